@@ -1,0 +1,195 @@
+//! The configuration: parsed once into types that cannot be wrong.
+//! The names and values are public and stable; see the table in the README.
+
+use core::time::Duration;
+
+mod matcher;
+mod rate;
+
+pub use matcher::StringMatcher;
+pub use rate::Rate;
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which side of the workload the filter stands on.
+    pub mode: Mode,
+    /// Who the spans are from.
+    pub service: Service,
+    /// Which headers are read and written.
+    pub propagation: Propagation,
+    /// What is recorded.
+    pub sampling: Sampling,
+    /// What spans look like.
+    pub spans: Spans,
+    /// Where spans go; without it context passes through untouched and nothing is recorded.
+    pub export: Option<Export>,
+}
+
+/// Which side of the workload the filter stands on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mode {
+    /// By the listener's traffic direction and the node id.
+    #[default]
+    Auto,
+    /// Requests to the workload: SERVER spans.
+    Inbound,
+    /// Requests from the workload: CLIENT spans.
+    Outbound,
+    /// Requests through a proxy of its own: SERVER spans.
+    Gateway,
+}
+
+/// Who the spans are from; what is absent is derived from the node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Service {
+    /// `service.name`.
+    pub name: Option<String>,
+    /// `service.namespace`.
+    pub namespace: Option<String>,
+    /// `service.version`.
+    pub version: Option<String>,
+    /// `deployment.environment.name`.
+    pub environment: Option<String>,
+    /// Further resource attributes, in order of their names.
+    pub attributes: Vec<(String, Scalar)>,
+}
+
+/// A literal value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number with a fraction.
+    Double(f64),
+    /// A whole number.
+    Int(i64),
+    /// Text.
+    String(String),
+}
+
+/// A header format.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Format {
+    /// B3 in the single header `b3`.
+    B3,
+    /// B3 in the headers `x-b3-*`.
+    B3Multi,
+    /// W3C `traceparent` and `tracestate`.
+    TraceContext,
+}
+
+/// Which headers are read and written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Propagation {
+    /// Formats to read; the first valid one wins.
+    pub extract: Vec<Format>,
+    /// Formats to write always.
+    pub inject: Vec<Format>,
+}
+
+/// What is recorded.
+#[derive(Clone, Debug)]
+pub struct Sampling {
+    /// What a valid parent decides.
+    pub parent: ParentPolicy,
+    /// The share of new traces without a matching rule.
+    pub rate: Rate,
+    /// The first match decides.
+    pub rules: Vec<Rule>,
+}
+
+/// What a valid parent decides.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ParentPolicy {
+    /// Nothing: rules and rate decide as if there were no parent.
+    Ignore,
+    /// Everything.
+    #[default]
+    Respect,
+}
+
+/// One sampling rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Appears in the metric `meshweft_rule_<name>` and in the reason of a decision.
+    pub name: String,
+    /// Which requests it is for.
+    pub matches: Match,
+    /// The share of requests it records; absent: the default rate.
+    pub rate: Option<Rate>,
+    /// Overrides the configuration's policy.
+    pub parent: Option<ParentPolicy>,
+}
+
+/// Which requests a rule is for: all given fields must hold; none given matches all.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// The authority without its port, in lower case.
+    pub host: Option<StringMatcher>,
+    /// The path without its query.
+    pub path: Option<StringMatcher>,
+    /// The method, case-sensitive.
+    pub method: Option<StringMatcher>,
+    /// Each named header; several values of one name are joined by a comma.
+    pub headers: Vec<(String, StringMatcher)>,
+}
+
+/// What spans look like.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Spans {
+    /// Longer string values are cut to this many bytes, at a character boundary.
+    pub max_value_length: usize,
+}
+
+/// Where spans go. The protocol is OTLP over HTTP with protobuf.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Export {
+    /// Envoy's name of the collector's cluster.
+    pub cluster: String,
+    /// The path of the request.
+    pub path: String,
+    /// The authority of the request.
+    pub authority: String,
+    /// Further headers, with environment variables filled in.
+    pub headers: Vec<(String, String)>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// When a batch goes.
+    pub batch: Batch,
+    /// What may wait, for each worker.
+    pub queue: Queue,
+    /// What happens after a failure.
+    pub retry: Retry,
+}
+
+/// When a batch goes: whichever comes first, at the next tick.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Batch {
+    /// Spans in one request at most.
+    pub max_spans: usize,
+    /// Bytes of one request's spans at most.
+    pub max_bytes: usize,
+    /// The longest that a span waits for company.
+    pub interval: Duration,
+}
+
+/// Bounds on everything that is not yet delivered: waiting, under way, and to be sent again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Queue {
+    /// Spans at most.
+    pub max_spans: usize,
+    /// Bytes at most.
+    pub max_bytes: usize,
+}
+
+/// Exponential back-off with jitter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Retry {
+    /// The first pause.
+    pub initial: Duration,
+    /// The longest pause, also the bound of a `Retry-After`.
+    pub max: Duration,
+    /// A batch that has failed for this long is dropped.
+    pub max_elapsed: Duration,
+}

@@ -1,0 +1,21 @@
+//! The logic of Meshweft, deterministic and without effects.
+//!
+//! Nothing here reads a clock, draws entropy, does I/O or knows proxy-wasm.
+//! Reads are pulled through [`Exchange`]; writes come back as values
+//! ([`HeaderEdit`](model::HeaderEdit), [`ExportCall`](export::ExportCall),
+//! [`MetricUpdate`](model::MetricUpdate)); `now` and `rng` are arguments.
+//!
+//! Modules import from left to right only:
+//! `model <- config <- propagation <- sampling <- span <- export <- {stream, plugin}`.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod export;
+pub mod model;
+pub mod plugin;
+pub mod propagation;
+pub mod sampling;
+pub mod span;
+pub mod stream;
+
+pub use model::Exchange;

@@ -1,0 +1,72 @@
+//! The seam: what the core reads from a request, and what it wants changed.
+
+use super::Headers;
+
+/// One HTTP request and its response, as the host shows them at this moment.
+///
+/// Everything may be absent: callbacks may not have run, other proxies know fewer properties.
+pub trait Exchange {
+    /// All request headers, pseudo headers included.
+    fn request_headers(&self) -> Headers;
+    /// The first value of a response header.
+    fn response_header(&self, name: &str) -> Option<Vec<u8>>;
+    /// The first value of a response trailer.
+    fn response_trailer(&self, name: &str) -> Option<Vec<u8>>;
+    /// A property by its path, in the host's encoding: strings raw, integers, timestamps and
+    /// durations 8 bytes little endian, booleans one byte, messages serialized protobuf.
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+
+    /// A property that is UTF-8 text; an empty one is absent.
+    fn text(&self, path: &[&str]) -> Option<String> {
+        self.property(path).and_then(|bytes| String::from_utf8(bytes).ok()).filter(|s| !s.is_empty())
+    }
+
+    /// A property that is an integer, a timestamp or a duration.
+    fn integer(&self, path: &[&str]) -> Option<i64> {
+        let bytes = self.property(path)?;
+        Some(i64::from_le_bytes(bytes.as_slice().try_into().ok()?))
+    }
+}
+
+/// A change to the request headers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HeaderEdit {
+    /// No header of this name goes on.
+    Remove(&'static str),
+    /// Exactly one header of this name goes on, with this value.
+    Set(&'static str, String),
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    struct Property(&'static [u8]);
+
+    impl Exchange for Property {
+        fn request_headers(&self) -> Headers {
+            Headers::default()
+        }
+        fn response_header(&self, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+        fn response_trailer(&self, _: &str) -> Option<Vec<u8>> {
+            None
+        }
+        fn property(&self, _: &[&str]) -> Option<Vec<u8>> {
+            Some(self.0.to_vec())
+        }
+    }
+
+    #[test]
+    fn host_encodings() {
+        assert_eq!(Property(b"x").text(&["a"]), Some("x".to_owned()));
+        assert_eq!(Property(b"").text(&["a"]), None);
+        assert_eq!(Property(b"\xff").text(&["a"]), None);
+        assert_eq!(Property(&[2, 0, 0, 0, 0, 0, 0, 0]).integer(&["a"]), Some(2));
+        assert_eq!(Property(&[2, 0, 0, 0]).integer(&["a"]), None);
+    }
+}

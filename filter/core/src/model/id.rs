@@ -1,0 +1,190 @@
+//! Trace and span ids: non-zero by construction (Trace Context Level 2, section 3.2.2).
+
+use core::fmt;
+use core::num::{NonZeroU64, NonZeroU128};
+
+use rand::Rng;
+
+/// 16 bytes that identify a trace; never all zero.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TraceId(NonZeroU128);
+
+/// 8 bytes that identify a span; never all zero.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SpanId(NonZeroU64);
+
+/// Why bytes are not an id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum IdError {
+    /// All bytes are zero.
+    AllZero,
+    /// A byte other than `0-9a-f`.
+    NotLowerHex,
+    /// Another number of characters than the id has.
+    WrongLength,
+}
+
+impl TraceId {
+    /// The id with these bytes, in network order; `None` if all are zero.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Option<Self> {
+        NonZeroU128::new(u128::from_be_bytes(bytes)).map(Self)
+    }
+
+    /// Parses exactly 32 characters of lower-case hex.
+    ///
+    /// # Errors
+    /// Says what keeps `text` from being a trace id.
+    pub fn from_hex(text: &[u8]) -> Result<Self, IdError> {
+        NonZeroU128::new(lower_hex(text, 32)?).map(Self).ok_or(IdError::AllZero)
+    }
+
+    /// A new id of 16 random bytes: the random flag may be set with it.
+    pub fn random(rng: &mut impl Rng) -> Self {
+        loop {
+            let mut bytes = [0; 16];
+            rng.fill_bytes(&mut bytes);
+            if let Some(id) = Self::from_bytes(bytes) {
+                return id;
+            }
+        }
+    }
+
+    /// The bytes in network order.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.get().to_be_bytes()
+    }
+
+    /// The low 64 bits, which formats with short ids carry; may be zero.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+    pub const fn low(self) -> u64 {
+        self.0.get() as u64
+    }
+}
+
+impl SpanId {
+    /// The id with these bytes, in network order; `None` if all are zero.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
+        NonZeroU64::new(u64::from_be_bytes(bytes)).map(Self)
+    }
+
+    /// Parses exactly 16 characters of lower-case hex.
+    ///
+    /// # Errors
+    /// Says what keeps `text` from being a span id.
+    pub fn from_hex(text: &[u8]) -> Result<Self, IdError> {
+        let value = lower_hex(text, 16)?;
+        u64::try_from(value).ok().and_then(NonZeroU64::new).map(Self).ok_or(IdError::AllZero)
+    }
+
+    /// A new id of 8 random bytes.
+    pub fn random(rng: &mut impl Rng) -> Self {
+        loop {
+            let mut bytes = [0; 8];
+            rng.fill_bytes(&mut bytes);
+            if let Some(id) = Self::from_bytes(bytes) {
+                return id;
+            }
+        }
+    }
+
+    /// The bytes in network order.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 8] {
+        self.0.get().to_be_bytes()
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for IdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AllZero => "all-zero id",
+            Self::NotLowerHex => "id with a character other than 0-9a-f",
+            Self::WrongLength => "id of the wrong length",
+        })
+    }
+}
+
+impl core::error::Error for IdError {}
+
+/// The one parser of hex ids: `digits` characters, lower case, no sign, no blank.
+fn lower_hex(text: &[u8], digits: usize) -> Result<u128, IdError> {
+    if text.len() != digits {
+        return Err(IdError::WrongLength);
+    }
+    text.iter().try_fold(0_u128, |value, &byte| {
+        let digit = match byte {
+            b'0'..=b'9' => byte.wrapping_sub(b'0'),
+            b'a'..=b'f' => byte.wrapping_sub(b'a').wrapping_add(10),
+            _ => return Err(IdError::NotLowerHex),
+        };
+        Ok(value << 4 | u128::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn hex_round_trip() {
+        let hex = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(TraceId::from_hex(hex.as_bytes()).unwrap().to_string(), hex);
+        assert_eq!(SpanId::from_hex(b"00f067aa0ba902b7").unwrap().to_string(), "00f067aa0ba902b7");
+    }
+
+    #[test]
+    fn strict() {
+        for (text, error) in [
+            ("", IdError::WrongLength),
+            ("00f067aa0ba902b", IdError::WrongLength),
+            ("00f067aa0ba902b70", IdError::WrongLength),
+            ("0000000000000000", IdError::AllZero),
+            ("00F067aa0ba902b7", IdError::NotLowerHex),
+            ("+0f067aa0ba902b7", IdError::NotLowerHex),
+            ("00f067aa0ba902b ", IdError::NotLowerHex),
+        ] {
+            assert_eq!(SpanId::from_hex(text.as_bytes()), Err(error), "{text:?}");
+        }
+        assert_eq!(TraceId::from_hex(&[b'0'; 32]), Err(IdError::AllZero));
+        assert_eq!(TraceId::from_bytes([0; 16]), None);
+        assert_eq!(SpanId::from_bytes([0; 8]), None);
+    }
+
+    #[test]
+    fn low_half() {
+        let id = TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").unwrap();
+        assert_eq!(id.low(), 0x8448_eb21_1c80_319c);
+    }
+}

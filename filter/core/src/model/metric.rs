@@ -1,0 +1,204 @@
+//! Metrics as values: counted here, shipped to the host by the adapter once a tick.
+//!
+//! Counting costs no hostcall while a request is served, and all figures of one tick move
+//! together, so that the identity of delivered, dropped and waiting spans holds between ticks.
+
+/// What a metric is to the host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Moves both ways; workers share it, so it is moved by difference.
+    Gauge,
+    /// One sample at a time.
+    Histogram,
+}
+
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $kind:ident;)*) => {
+        /// A metric of the fixed set.
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        #[repr(usize)]
+        pub enum Metric {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Metric {
+            /// All metrics, in order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name under Envoy's `wasmcustom.` prefix.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What the host makes of it.
+            #[must_use]
+            pub const fn kind(self) -> MetricKind {
+                match self { $(Self::$variant => MetricKind::$kind,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Requests that ended.
+    Requests = "meshweft_requests", Counter;
+    /// Spans that the head decision recorded.
+    Sampled = "meshweft_sampled", Counter;
+    /// Requests that the head decision dropped.
+    NotSampled = "meshweft_not_sampled", Counter;
+    /// Requests on which another instance of the filter was there first.
+    Passive = "meshweft_passive", Counter;
+    /// Spans that the collector accepted.
+    Exported = "meshweft_exported", Counter;
+    /// Spans lost because the queue was full.
+    DroppedQueueFull = "meshweft_dropped_queue_full", Counter;
+    /// Spans that the collector refused for good.
+    DroppedRejected = "meshweft_dropped_rejected", Counter;
+    /// Spans lost because the collector stayed away longer than `retry.max_elapsed`.
+    DroppedRetriesExhausted = "meshweft_dropped_retries_exhausted", Counter;
+    /// Spans lost because one span alone is larger than a batch may be.
+    DroppedEncode = "meshweft_dropped_encode", Counter;
+    /// Spans lost because the old configuration's time to drain was over.
+    DroppedShutdown = "meshweft_dropped_shutdown", Counter;
+    /// Spans that wait for their first attempt or for the next one.
+    QueueSpans = "meshweft_queue_spans", Gauge;
+    /// Bytes of the spans that wait.
+    QueueBytes = "meshweft_queue_bytes", Gauge;
+    /// Spans under way to the collector.
+    InFlightSpans = "meshweft_in_flight_spans", Gauge;
+    /// Export requests sent, retries included.
+    ExportRequests = "meshweft_export_requests", Counter;
+    /// Export requests that ended in a time-out.
+    ExportFailuresTimeout = "meshweft_export_failures_timeout", Counter;
+    /// Export requests whose connection broke.
+    ExportFailuresReset = "meshweft_export_failures_reset", Counter;
+    /// Export requests answered with a status of 400 to 499.
+    ExportFailuresStatus4xx = "meshweft_export_failures_status_4xx", Counter;
+    /// Export requests answered with a status of 500 to 599.
+    ExportFailuresStatus5xx = "meshweft_export_failures_status_5xx", Counter;
+    /// Export requests that could not be sent: no such cluster, no healthy host.
+    ExportFailuresUnreachable = "meshweft_export_failures_unreachable", Counter;
+    /// Milliseconds from sending an export request to its answer.
+    ExportMs = "meshweft_export_ms", Histogram;
+    /// Requests whose valid context was continued.
+    ContextContinued = "meshweft_context_continued", Counter;
+    /// Requests without any context.
+    ContextMissing = "meshweft_context_missing", Counter;
+    /// Requests with a context that was not valid.
+    ContextInvalid = "meshweft_context_invalid", Counter;
+    /// Traces begun anew because the incoming context was not valid.
+    ContextRestarted = "meshweft_context_restarted", Counter;
+    /// Configurations refused.
+    ConfigRejected = "meshweft_config_rejected", Counter;
+}
+
+/// One change for the host to make.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MetricUpdate {
+    /// Which metric.
+    pub metric: MetricId,
+    /// By how much a counter or gauge moves; the sample of a histogram.
+    pub value: i64,
+}
+
+/// A metric of the fixed set, or the counter of a sampling rule by its index.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MetricId {
+    /// One of the fixed set.
+    Fixed(Metric),
+    /// `meshweft_rule_<name>` of the rule at this index.
+    Rule(usize),
+}
+
+/// Counts until the next tick takes them.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    fixed: [i64; Metric::ALL.len()],
+    rules: Vec<i64>,
+    samples: Vec<MetricUpdate>,
+}
+
+impl Metrics {
+    /// Counts for the fixed set and `rules` rule counters.
+    #[must_use]
+    pub fn new(rules: usize) -> Self {
+        Self { rules: vec![0; rules], ..Self::default() }
+    }
+
+    /// Moves a counter or gauge; adds a sample to a histogram.
+    pub fn add(&mut self, metric: Metric, value: i64) {
+        match metric.kind() {
+            MetricKind::Histogram => {
+                self.samples.push(MetricUpdate { metric: MetricId::Fixed(metric), value });
+            }
+            MetricKind::Counter | MetricKind::Gauge => {
+                if let Some(sum) = self.fixed.get_mut(metric as usize) {
+                    *sum = sum.saturating_add(value);
+                }
+            }
+        }
+    }
+
+    /// Counts one decision of the rule at `index`; rules beyond the bound are not counted.
+    pub fn add_rule(&mut self, index: usize) {
+        if let Some(sum) = self.rules.get_mut(index) {
+            *sum = sum.saturating_add(1);
+        }
+    }
+
+    /// All that has moved since the last call.
+    pub fn take(&mut self) -> Vec<MetricUpdate> {
+        let mut updates = core::mem::take(&mut self.samples);
+        for (metric, sum) in Metric::ALL.iter().zip(&mut self.fixed) {
+            if *sum != 0 {
+                updates.push(MetricUpdate { metric: MetricId::Fixed(*metric), value: *sum });
+                *sum = 0;
+            }
+        }
+        for (index, sum) in self.rules.iter_mut().enumerate() {
+            if *sum != 0 {
+                updates.push(MetricUpdate { metric: MetricId::Rule(index), value: *sum });
+                *sum = 0;
+            }
+        }
+        updates
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn take_gives_each_change_once() {
+        let mut metrics = Metrics::new(2);
+        metrics.add(Metric::Requests, 1);
+        metrics.add(Metric::Requests, 1);
+        metrics.add(Metric::QueueSpans, 3);
+        metrics.add(Metric::QueueSpans, -3);
+        metrics.add(Metric::ExportMs, 7);
+        metrics.add_rule(1);
+        metrics.add_rule(2);
+        assert_eq!(metrics.take(), [
+            MetricUpdate { metric: MetricId::Fixed(Metric::ExportMs), value: 7 },
+            MetricUpdate { metric: MetricId::Fixed(Metric::Requests), value: 2 },
+            MetricUpdate { metric: MetricId::Rule(1), value: 1 },
+        ]);
+        assert_eq!(metrics.take(), []);
+    }
+
+    #[test]
+    fn names_are_unique_and_prefixed() {
+        let mut names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        assert!(names.iter().all(|name| name.starts_with("meshweft_")));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Metric::ALL.len());
+    }
+}

@@ -1,0 +1,15 @@
+//! The nouns: ids, flags, headers, times, metrics, and the seam to the host.
+
+mod exchange;
+mod flags;
+mod headers;
+mod id;
+mod metric;
+mod time;
+
+pub use exchange::{Exchange, HeaderEdit};
+pub use flags::TraceFlags;
+pub use headers::Headers;
+pub use id::{IdError, SpanId, TraceId};
+pub use metric::{Metric, MetricId, MetricKind, MetricUpdate, Metrics};
+pub use time::{MonoNanos, UnixNanos};
