@@ -45,3 +45,19 @@ apt_install() {
 locked_version() {
     awk -v name="name = \"$1\"" '$0 == name { getline; gsub(/version = |"/, ""); print; exit }' Cargo.lock
 }
+
+# cargo_tool CRATE VERSION BINARY: sets TOOL to a program from crates.io of just this version, installed once into the cache.
+cargo_tool() {
+    local crate=$1 version=$2 binary=$3 folder=$CACHE/$1-$2
+    TOOL=$folder/bin/$binary
+    [ ! -x "$TOOL" ] || return 0
+    need cargo "install Rust, for example with rustup"
+    say "installing $binary $version (once, some minutes)"
+    mkdir -p "$CACHE"
+    local install=(cargo install "$crate" --version "=$version" --bin "$binary" --root "$folder" --no-track)
+    # A registry mirror may lag behind the tool's own lock file; the tool's version is pinned either way.
+    CARGO_TARGET_DIR=$CACHE/build-$crate "${install[@]}" --locked </dev/null ||
+        CARGO_TARGET_DIR=$CACHE/build-$crate "${install[@]}" </dev/null ||
+        die "cannot install $crate $version"
+    rm -rf "$CACHE/build-$crate"
+}

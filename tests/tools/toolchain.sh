@@ -6,7 +6,7 @@
 # MESHWEFT_WASM_TOOLCHAIN=path|debian insists on one of them.
 
 DEBIAN_PACKAGES=(cargo-web libstd-rust-web-dev lld-19 rust-web-src rustc-web wasi-libc)
-DEBIAN_STD=/usr/lib/rustlib/src/rust/library/std
+DEBIAN_SOURCES=/usr/lib/rustlib/src/rust
 
 path_has_target() {
     local sysroot
@@ -15,7 +15,7 @@ path_has_target() {
 }
 
 debian_complete() {
-    [ -d "$DEBIAN_STD" ] && [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && command -v wasm-ld-19 >/dev/null &&
+    [ -d "$DEBIAN_SOURCES/library/std" ] && [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && command -v wasm-ld-19 >/dev/null &&
         [ -e /usr/lib/wasm32-wasi/libc.a ] && /usr/bin/rustc --version | grep -q '^rustc 1\.9[5-9]\.'
 }
 
@@ -50,8 +50,8 @@ choose_toolchain() {
 # use_wasm_toolchain TARGET: sets CARGO_WASM (the command) and CARGO_WASM_FLAGS, and exports what cargo reads.
 # With `--reproducible` no path of this machine goes into a module, so that a build elsewhere gives the same bytes.
 use_wasm_toolchain() {
-    local target=$1 toolchain sources registry
-    local linker rustflags=() cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    local target=$1 toolchain linker path
+    local rustflags=() sources=() cargo_home=${CARGO_HOME:-$HOME/.cargo}
     toolchain=$(choose_toolchain "$target")
     CARGO_WASM_FLAGS=(--locked --target "$target")
     if [ "$toolchain" = debian ]; then
@@ -60,20 +60,22 @@ use_wasm_toolchain() {
         linker=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
         export RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc RUSTC_BOOTSTRAP=1 "$linker=wasm-ld-19"
         [ "$target" != wasm32-wasip1 ] || rustflags+=(-L native=/usr/lib/wasm32-wasi)
-        sources=$(realpath "$DEBIAN_STD/../..")
+        sources=("$DEBIAN_SOURCES" "$(realpath "$DEBIAN_SOURCES")")
     else
         CARGO_WASM=${CARGO:-cargo}
-        sources=$(rustc --print sysroot)/lib/rustlib/src/rust
+        sources=("$(rustc --print sysroot)/lib/rustlib/src/rust")
     fi
 
     if [ "${2:-}" = --reproducible ]; then
         # The registry's folder must exist before its name can be replaced.
         "$CARGO_WASM" fetch --locked --quiet </dev/null
         # The last prefix that fits wins.
-        rustflags+=("--remap-path-prefix=$ROOT=/meshweft" "--remap-path-prefix=$sources=/rust"
-            "--remap-path-prefix=$cargo_home=/cargo")
-        for registry in "$cargo_home"/registry/src/*/; do
-            rustflags+=("--remap-path-prefix=${registry%/}=/crates")
+        rustflags+=("--remap-path-prefix=$ROOT=/meshweft" "--remap-path-prefix=$cargo_home=/cargo")
+        for path in "$cargo_home"/registry/src/*/; do
+            rustflags+=("--remap-path-prefix=${path%/}=/crates")
+        done
+        for path in "${sources[@]}"; do
+            rustflags+=("--remap-path-prefix=$path=/rust")
         done
     fi
     # Flags of the user's own would make another module; this variable outranks all other places for them.
