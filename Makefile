@@ -55,10 +55,11 @@ test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
 	@$(TOOLS)/e2e.sh $(ENVOY_VERSIONS)
 
 .PHONY: lint
-lint: doc ## Formatting, clippy and documentation, warnings as errors
+lint: ## Formatting, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --exclude meshweft --all-targets -- -D warnings
 	@$(TOOLS)/wasm-lint.sh
+	@$(MAKE) --no-print-directory doc
 
 .PHONY: deny
 deny: ## Licences and sources of the dependencies
