@@ -113,6 +113,17 @@ pub enum MetricId {
     Rule(usize),
 }
 
+impl MetricId {
+    /// What the host makes of it.
+    #[must_use]
+    pub const fn kind(self) -> MetricKind {
+        match self {
+            Self::Fixed(metric) => metric.kind(),
+            Self::Rule(_) => MetricKind::Counter,
+        }
+    }
+}
+
 /// Counts until the next tick takes them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -185,11 +196,14 @@ mod tests {
         metrics.add(Metric::ExportMs, 7);
         metrics.add_rule(1);
         metrics.add_rule(2);
-        assert_eq!(metrics.take(), [
-            MetricUpdate { metric: MetricId::Fixed(Metric::ExportMs), value: 7 },
-            MetricUpdate { metric: MetricId::Fixed(Metric::Requests), value: 2 },
-            MetricUpdate { metric: MetricId::Rule(1), value: 1 },
-        ]);
+        assert_eq!(
+            metrics.take(),
+            [
+                MetricUpdate { metric: MetricId::Fixed(Metric::ExportMs), value: 7 },
+                MetricUpdate { metric: MetricId::Fixed(Metric::Requests), value: 2 },
+                MetricUpdate { metric: MetricId::Rule(1), value: 1 },
+            ]
+        );
         assert_eq!(metrics.take(), []);
     }
 
