@@ -29,7 +29,7 @@ pub struct HostEmulator {
 pub struct Trap {
     /// The callback in which it happened.
     pub callback: String,
-    /// What the engine says, and the last critical log line.
+    /// What the engine says, and what the module said last.
     pub message: String,
 }
 
@@ -190,7 +190,10 @@ impl HostEmulator {
         let size = u32::try_from(configuration.len()).expect("a configuration is small");
         let roots = &mut self.state_mut().roots;
         roots.get_mut(&root).expect("a root context").configuration = configuration;
-        Ok(self.enter(root, Phase::Root, "proxy_on_configure", &[root, size])? != Some(0))
+        let accepted = self.enter(root, Phase::Root, "proxy_on_configure", &[root, size])?;
+        let roots = &mut self.state_mut().roots;
+        roots.get_mut(&root).expect("a root context").configuration.clear();
+        Ok(accepted != Some(0))
     }
 
     /// Lets a tick come.
@@ -389,9 +392,11 @@ impl HostEmulator {
         let left = self.store.get_fuel().expect("the engine meters fuel");
         self.fuel = self.fuel.saturating_add(FUEL.saturating_sub(left));
         if let Err(error) = outcome {
+            // A panic's message goes to the log or to the standard error stream.
             let logged = self.state().logged(LogLevel::Critical);
-            let panic = logged.last().copied().unwrap_or("no critical line");
-            let message = format!("{error}; {panic}");
+            let panic = logged.last().copied().unwrap_or_default();
+            let output = String::from_utf8_lossy(&self.state().output);
+            let message = format!("{error}; {panic}{output}");
             let trap = Trap { callback: callback.to_owned(), message };
             self.dead = Some(trap.clone());
             return Err(trap);

@@ -85,7 +85,7 @@ impl Default for State {
 /// A root context.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Root {
-    /// The plugin configuration, readable while the module is configured.
+    /// The plugin configuration; as in Envoy it is there only while the module is configured.
     pub configuration: Vec<u8>,
     /// The period of ticks in milliseconds; zero or absent is none.
     pub tick_period: Option<u32>,
