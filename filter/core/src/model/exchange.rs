@@ -18,7 +18,9 @@ pub trait Exchange {
 
     /// A property that is UTF-8 text; an empty one is absent.
     fn text(&self, path: &[&str]) -> Option<String> {
-        self.property(path).and_then(|bytes| String::from_utf8(bytes).ok()).filter(|s| !s.is_empty())
+        self.property(path)
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .filter(|s| !s.is_empty())
     }
 
     /// A property that is an integer, a timestamp or a duration.

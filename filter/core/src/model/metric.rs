@@ -185,11 +185,14 @@ mod tests {
         metrics.add(Metric::ExportMs, 7);
         metrics.add_rule(1);
         metrics.add_rule(2);
-        assert_eq!(metrics.take(), [
-            MetricUpdate { metric: MetricId::Fixed(Metric::ExportMs), value: 7 },
-            MetricUpdate { metric: MetricId::Fixed(Metric::Requests), value: 2 },
-            MetricUpdate { metric: MetricId::Rule(1), value: 1 },
-        ]);
+        assert_eq!(
+            metrics.take(),
+            [
+                MetricUpdate { metric: MetricId::Fixed(Metric::ExportMs), value: 7 },
+                MetricUpdate { metric: MetricId::Fixed(Metric::Requests), value: 2 },
+                MetricUpdate { metric: MetricId::Rule(1), value: 1 },
+            ]
+        );
         assert_eq!(metrics.take(), []);
     }
 
