@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use rand::Rng;
 
-use super::otlp::{self, Envelope};
+use super::otlp::Envelope;
 use super::queue::{Batch, Load, Queue, Refused, Turn};
 use super::retry::{self, Verdict};
 use super::{CallId, ExportCall, Outcome};
@@ -213,11 +213,8 @@ impl Exporter {
     /// Begins an outage, or prolongs it where the probe failed. An attempt from before it says
     /// nothing new, unless the collector asks for a pause.
     fn back_off(&mut self, id: CallId, asked: Option<Duration>, now: MonoNanos, draw: u64) {
-        let outage = self.outage.get_or_insert(Outage {
-            failures: 0,
-            next_probe: MonoNanos::default(),
-            probe: Some(id),
-        });
+        let outage =
+            self.outage.get_or_insert(Outage { failures: 0, next_probe: now, probe: Some(id) });
         if outage.probe == Some(id) {
             outage.probe = None;
             outage.failures = outage.failures.saturating_add(1);
@@ -260,12 +257,14 @@ fn signed(amount: usize) -> i64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 mod tests {
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    use super::super::otlp;
     use super::*;
     use crate::config;
     use crate::model::{MetricId, SpanId, TraceId, UnixNanos};
