@@ -218,10 +218,10 @@ impl Story {
 
     fn total(&mut self, metric: Metric) -> i64 {
         for update in self.metrics.take() {
-            if let MetricId::Fixed(metric) = update.metric {
-                if metric != Metric::ExportMs {
-                    self.totals[metric as usize] += update.value;
-                }
+            if let MetricId::Fixed(metric) = update.metric
+                && metric != Metric::ExportMs
+            {
+                self.totals[metric as usize] += update.value;
             }
         }
         self.totals[metric as usize]
