@@ -1,1 +1,196 @@
-//! Stub.
+//! One configured instance on one worker: what its requests share, and its way out.
+
+use core::time::Duration;
+
+use rand::{Rng, RngExt};
+
+use crate::config::{Config, Mode};
+use crate::export::{CallId, ExportCall, Exporter, Outcome};
+use crate::model::{Exchange, Metric, MetricId, MetricUpdate, Metrics, MonoNanos};
+use crate::span::{Node, Span, SpanKind, resource};
+
+/// The longest time between ticks, so that retries and metrics do not wait for a long interval.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+/// How many sampling rules have a counter of their own: the set of metrics is bounded.
+pub const MAX_RULE_METRICS: usize = 64;
+
+/// How long an instance without an exporter has to go: there is nothing to wait for.
+const NOTHING_TO_DRAIN: Duration = Duration::ZERO;
+
+/// One configured instance on one worker.
+#[derive(Debug)]
+pub struct Plugin {
+    config: Config,
+    gateway: bool,
+    kind: Option<SpanKind>,
+    exporter: Option<Exporter>,
+    phase: Phase,
+    /// Counts of everything that happens to requests and spans.
+    pub metrics: Metrics,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Serving,
+    Draining { until: MonoNanos },
+    Done,
+}
+
+/// What shall happen at a tick.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Tick {
+    /// Requests to send.
+    pub calls: Vec<ExportCall>,
+    /// Whether the instance has finished and the host may forget it. Said once.
+    pub done: bool,
+}
+
+impl Plugin {
+    /// An instance on the proxy that `node` (serialized, as the host gives it) describes.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        node: Option<&[u8]>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        let node = node.map(Node::from_property).unwrap_or_default();
+        let exporter = config
+            .export
+            .as_ref()
+            .map(|export| Exporter::new(export, &resource(&config.service, &node, environment)));
+        Self {
+            gateway: node.is_gateway(),
+            kind: None,
+            exporter,
+            phase: Phase::Serving,
+            metrics: Metrics::new(config.sampling.rules.len().min(MAX_RULE_METRICS)),
+            config,
+        }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The time between ticks.
+    #[must_use]
+    pub fn tick_period(&self) -> Duration {
+        self.config
+            .export
+            .as_ref()
+            .map_or(LONGEST_TICK, |export| export.batch.interval.min(LONGEST_TICK))
+    }
+
+    /// The time to the first tick: workers start together and must not export together.
+    pub fn first_tick(&self, rng: &mut impl Rng) -> Duration {
+        let period = u64::try_from(self.tick_period().as_millis()).unwrap_or(u64::MAX).max(1);
+        Duration::from_millis(rng.random_range(1..=period))
+    }
+
+    /// The name of a metric under Envoy's `wasmcustom.` prefix.
+    #[must_use]
+    pub fn metric_name(&self, id: MetricId) -> String {
+        match id {
+            MetricId::Fixed(metric) => metric.name().to_owned(),
+            MetricId::Rule(index) => {
+                let rule = self.config.sampling.rules.get(index);
+                format!("meshweft_rule_{}", rule.map_or("", |rule| &rule.name))
+            }
+        }
+    }
+
+    /// All metrics that this instance may move.
+    pub fn metric_ids(&self) -> impl Iterator<Item = MetricId> {
+        let rules = self.config.sampling.rules.len().min(MAX_RULE_METRICS);
+        Metric::ALL.iter().copied().map(MetricId::Fixed).chain((0..rules).map(MetricId::Rule))
+    }
+
+    /// What has been counted since the last call, and the names behind it.
+    pub fn take_metrics(&mut self) -> Vec<MetricUpdate> {
+        self.metrics.take()
+    }
+
+    /// Which side of a call this instance sees. The direction is readable only in requests and
+    /// is the same for all of them, so it is asked for once.
+    pub fn span_kind(&mut self, exchange: &impl Exchange) -> SpanKind {
+        *self.kind.get_or_insert_with(|| match self.config.mode {
+            Mode::Inbound | Mode::Gateway => SpanKind::Server,
+            Mode::Outbound => SpanKind::Client,
+            Mode::Auto if self.gateway => SpanKind::Server,
+            Mode::Auto => match exchange.integer(&["xds", "listener_direction"]) {
+                Some(OUTBOUND) => SpanKind::Client,
+                _ => SpanKind::Server,
+            },
+        })
+    }
+
+    /// Takes in a finished span.
+    pub fn record(&mut self, span: &Span, now: MonoNanos) {
+        let Some(exporter) = &mut self.exporter else { return };
+        exporter.push(span, now, &mut self.metrics);
+        if self.phase == Phase::Done {
+            // No tick will come any more.
+            exporter.abandon(&mut self.metrics);
+        }
+    }
+
+    /// Sends what is due; during a shutdown also says when it is over.
+    pub fn on_tick(&mut self, now: MonoNanos) -> Tick {
+        let Some(exporter) = &mut self.exporter else {
+            return Tick { calls: Vec::new(), done: self.finish() };
+        };
+        let calls = exporter.poll(now, &mut self.metrics);
+        let over = match self.phase {
+            Phase::Draining { until } => exporter.is_idle() || now >= until,
+            Phase::Serving | Phase::Done => false,
+        };
+        if over {
+            exporter.abandon(&mut self.metrics);
+        }
+        Tick { calls, done: over && self.finish() }
+    }
+
+    /// Takes the outcome of a request that [`on_tick`](Self::on_tick) wanted sent.
+    pub fn on_outcome(
+        &mut self,
+        id: CallId,
+        outcome: &Outcome<'_>,
+        now: MonoNanos,
+        rng: &mut impl Rng,
+    ) {
+        if let Some(exporter) = &mut self.exporter {
+            exporter.outcome(id, outcome, now, &mut self.metrics, rng);
+        }
+    }
+
+    /// The configuration is on its way out. Whether the host may forget this instance at once;
+    /// else ticks go on until one says that it is done: the queue is empty, or a span has had
+    /// the time that the configuration grants to retries.
+    pub fn on_shutdown(&mut self, now: MonoNanos) -> bool {
+        let idle = self.exporter.as_mut().is_none_or(|exporter| {
+            exporter.drain();
+            exporter.is_idle()
+        });
+        let patience =
+            self.config.export.as_ref().map_or(NOTHING_TO_DRAIN, |export| export.retry.max_elapsed);
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Draining { until: now.after(patience) };
+        }
+        idle && self.finish()
+    }
+
+    /// Ends a shutdown; true the first time.
+    fn finish(&mut self) -> bool {
+        let draining = matches!(self.phase, Phase::Draining { .. });
+        if draining {
+            self.phase = Phase::Done;
+        }
+        draining
+    }
+}
+
+/// `envoy.config.core.v3.TrafficDirection.OUTBOUND`.
+const OUTBOUND: i64 = 2;

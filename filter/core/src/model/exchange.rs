@@ -8,10 +8,6 @@ use super::Headers;
 pub trait Exchange {
     /// All request headers, pseudo headers included.
     fn request_headers(&self) -> Headers;
-    /// The first value of a response header.
-    fn response_header(&self, name: &str) -> Option<Vec<u8>>;
-    /// The first value of a response trailer.
-    fn response_trailer(&self, name: &str) -> Option<Vec<u8>>;
     /// A property by its path, in the host's encoding: strings raw, integers, timestamps and
     /// durations 8 bytes little endian, booleans one byte, messages serialized protobuf.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
@@ -51,12 +47,6 @@ mod tests {
     impl Exchange for Property {
         fn request_headers(&self) -> Headers {
             Headers::default()
-        }
-        fn response_header(&self, _: &str) -> Option<Vec<u8>> {
-            None
-        }
-        fn response_trailer(&self, _: &str) -> Option<Vec<u8>> {
-            None
         }
         fn property(&self, _: &[&str]) -> Option<Vec<u8>> {
             Some(self.0.to_vec())

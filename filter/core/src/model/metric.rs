@@ -113,6 +113,17 @@ pub enum MetricId {
     Rule(usize),
 }
 
+impl MetricId {
+    /// What the host makes of it.
+    #[must_use]
+    pub const fn kind(self) -> MetricKind {
+        match self {
+            Self::Fixed(metric) => metric.kind(),
+            Self::Rule(_) => MetricKind::Counter,
+        }
+    }
+}
+
 /// Counts until the next tick takes them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {

@@ -1,5 +1,7 @@
 //! The head decision: what is recorded, and why.
 
+use std::borrow::Cow;
+
 use crate::config::Sampling;
 use crate::model::{Headers, TraceId};
 use crate::propagation::ParentDecision;
@@ -22,6 +24,20 @@ pub enum Reason {
     Parent,
     /// The rule at this index matched and its rate decided.
     Rule(usize),
+}
+
+impl Reason {
+    /// The reason as an attribute and `explain` show it: `parent`, `default`, `rule:<name>`.
+    #[must_use]
+    pub fn describe(self, sampling: &Sampling) -> Cow<'static, str> {
+        match self {
+            Self::Default => "default".into(),
+            Self::Parent => "parent".into(),
+            Self::Rule(index) => {
+                format!("rule:{}", sampling.rules.get(index).map_or("", |rule| &rule.name)).into()
+            }
+        }
+    }
 }
 
 /// A decision with its reason.

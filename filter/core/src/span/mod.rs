@@ -3,6 +3,16 @@
 use crate::config::Scalar;
 use crate::model::{SpanId, TraceId, UnixNanos};
 
+mod authority;
+mod flags;
+mod http;
+mod outcome;
+mod resource;
+
+pub use flags::ResponseFlags;
+pub use http::{Subject, describe};
+pub use resource::{Locality, Node, resource};
+
 /// The version of the semantic conventions that names and values follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 

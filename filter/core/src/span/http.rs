@@ -1,0 +1,385 @@
+//! From an exchange to its span (OpenTelemetry semantic conventions for HTTP and RPC).
+
+use super::authority::Authority;
+use super::outcome::Outcome;
+use super::{KeyValue, ResponseFlags, Span, SpanKind, Value};
+use crate::config::{Scalar, Spans};
+use crate::model::{Exchange, Headers, SpanId, UnixNanos};
+use crate::propagation::SpanContext;
+
+/// Methods that the conventions know; any other is `_OTHER` (RFC 9110 and PATCH of RFC 5789).
+const METHODS: [&str; 9] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
+/// gRPC's status for a method that the server does not have.
+const UNIMPLEMENTED: i64 = 12;
+
+/// What a span is about, apart from what the host tells at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Our span, as it was sent on.
+    pub context: &'a SpanContext,
+    /// The caller's span.
+    pub parent_id: Option<SpanId>,
+    /// Which side of the call.
+    pub kind: SpanKind,
+    /// The request headers as the filter got them.
+    pub headers: &'a Headers,
+    /// Why it was recorded.
+    pub reason: &'a str,
+}
+
+/// The finished span of an exchange that has ended.
+#[must_use]
+pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -> Span {
+    let header = |name| subject.headers.get(name).and_then(|value| str::from_utf8(value).ok());
+    let method = header(":method").unwrap_or_default();
+    let known = METHODS.contains(&method);
+    let path = header(":path").map(|path| path.split(['?', '#']).next().unwrap_or_default());
+    let authority = header(":authority").filter(|text| !text.is_empty()).map(Authority::split);
+    let scheme = header(":scheme");
+    let is_grpc = header("content-type").is_some_and(is_grpc);
+    let outcome = Outcome {
+        code: exchange.integer(&["response", "code"]).filter(|code| *code != 0),
+        grpc: is_grpc.then(|| exchange.integer(&["response", "grpc_status"])).flatten(),
+        flags: exchange
+            .integer(&["response", "flags"])
+            .map_or_else(ResponseFlags::default, |bits| {
+                ResponseFlags::from_bits(bits.cast_unsigned())
+            }),
+        details: exchange.text(&["response", "code_details"]),
+    };
+    let (status, error) = outcome.status(subject.kind);
+    let (route, route_name) = match exchange.text(&["xds", "route_name"]) {
+        // A route that is named like a path is a template; other names are Envoy's affair.
+        Some(name) if name.starts_with('/') => (Some(name), None),
+        name => (None, name),
+    };
+    let rpc = is_grpc.then(|| path.and_then(rpc_method)).flatten();
+
+    let mut out = Attributes { list: Vec::with_capacity(24), max: config.max_value_length };
+    out.text("http.request.method", Some(if known { method } else { "_OTHER" }));
+    if !known {
+        out.text("http.request.method_original", Some(method).filter(|method| !method.is_empty()));
+    }
+    out.int("http.response.status_code", outcome.code);
+    out.text("error.type", error.as_deref());
+    out.text("server.address", authority.map(|authority| authority.host));
+    out.int("server.port", authority.and_then(|authority| authority.port).map(i64::from));
+    let protocol = exchange.text(&["request", "protocol"]);
+    out.text("network.protocol.version", protocol.as_deref().and_then(protocol_version));
+    let upstream = exchange.text(&["upstream", "address"]);
+    match subject.kind {
+        SpanKind::Server => {
+            out.text("url.scheme", scheme);
+            out.text("url.path", path);
+            out.text("http.route", route.as_deref());
+            let client = exchange.text(&["source", "address"]);
+            out.text("client.address", client.as_deref().map(|text| Authority::split(text).host));
+            out.text("user_agent.original", header("user-agent"));
+        }
+        SpanKind::Client => {
+            if let (Some(scheme), Some(authority), Some(path)) = (scheme, authority, path) {
+                out.text("url.full", Some(&format!("{scheme}://{}{path}", authority.text)));
+            }
+            let peer = upstream.as_deref().map(Authority::split);
+            out.text("network.peer.address", peer.map(|peer| peer.host));
+            out.int("network.peer.port", peer.and_then(|peer| peer.port).map(i64::from));
+        }
+    }
+    if is_grpc {
+        out.text("rpc.system", Some("grpc"));
+        out.text("rpc.service", rpc.map(|(service, _)| service));
+        out.text("rpc.method", rpc.map(|(_, method)| method));
+        out.int("rpc.grpc.status_code", outcome.grpc);
+    }
+    out.text("envoy.cluster", exchange.text(&["xds", "cluster_name"]).as_deref());
+    out.text("envoy.route", route_name.as_deref());
+    out.text("envoy.response_flags", Some(&*outcome.flags.letters()).filter(|s| !s.is_empty()));
+    out.text("envoy.response_code_details", outcome.details.as_deref());
+    out.text("envoy.upstream_address", upstream.as_deref());
+    out.int("envoy.attempt_count", exchange.integer(&["upstream", "request_attempt_count"]));
+    out.text("meshweft.sampling.reason", Some(subject.reason));
+
+    let method = if known { method } else { "HTTP" };
+    let name = match (rpc, outcome.grpc, &route) {
+        // Clients choose paths, so a method that no server knows must not name a span.
+        (Some((service, method)), Some(grpc), _) if grpc != UNIMPLEMENTED => {
+            cut(&format!("{service}/{method}"), config.max_value_length).to_owned()
+        }
+        (_, _, Some(route)) if subject.kind == SpanKind::Server => format!("{method} {route}"),
+        _ => method.to_owned(),
+    };
+    let start = exchange.integer(&["request", "time"]).map_or(0, i64::cast_unsigned);
+    let duration = exchange.integer(&["request", "duration"]).unwrap_or(0).max(0).cast_unsigned();
+    Span {
+        trace_id: subject.context.trace_id,
+        span_id: subject.context.span_id,
+        parent_id: subject.parent_id,
+        trace_state: subject.context.state.as_str().to_owned(),
+        flags: otlp_flags(&subject),
+        name,
+        kind: subject.kind,
+        start: UnixNanos(start),
+        end: UnixNanos(start.saturating_add(duration)),
+        status,
+        attributes: out.list,
+    }
+}
+
+/// The W3C flags and, above them, where the parent is (OTLP, `SpanFlags`).
+fn otlp_flags(subject: &Subject<'_>) -> u32 {
+    const HAS_IS_REMOTE: u32 = 0x100;
+    const IS_REMOTE: u32 = 0x200;
+    let remote = if subject.parent_id.is_some() { IS_REMOTE } else { 0 };
+    u32::from(subject.context.flags.bits()) | HAS_IS_REMOTE | remote
+}
+
+fn is_grpc(content_type: &str) -> bool {
+    content_type
+        .strip_prefix("application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+}
+
+/// Service and method of a gRPC path, `/{service}/{method}`.
+fn rpc_method(path: &str) -> Option<(&str, &str)> {
+    let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
+    (!service.is_empty() && !method.is_empty()).then_some((service, method))
+}
+
+fn protocol_version(protocol: &str) -> Option<&str> {
+    match protocol.strip_prefix("HTTP/")? {
+        "2.0" => Some("2"),
+        "3.0" => Some("3"),
+        version => Some(version),
+    }
+}
+
+/// The longest start of `text` that has at most `max` bytes and ends between characters.
+fn cut(text: &str, max: usize) -> &str {
+    text.get(..text.floor_char_boundary(max)).unwrap_or_default()
+}
+
+struct Attributes {
+    list: Vec<KeyValue>,
+    max: usize,
+}
+
+impl Attributes {
+    fn text(&mut self, key: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            let value = Scalar::String(cut(value, self.max).to_owned());
+            self.list.push(KeyValue { key, value: Value::Scalar(value) });
+        }
+    }
+
+    fn int(&mut self, key: &'static str, value: Option<i64>) {
+        if let Some(value) = value {
+            self.list.push(KeyValue { key, value: Value::Scalar(Scalar::Int(value)) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::model::{TraceFlags, TraceId};
+    use crate::propagation::TraceState;
+    use crate::span::Status;
+
+    #[derive(Default)]
+    struct Told(BTreeMap<String, Vec<u8>>);
+
+    impl Told {
+        fn text(mut self, path: &str, value: &str) -> Self {
+            self.0.insert(path.to_owned(), value.as_bytes().to_vec());
+            self
+        }
+        fn int(mut self, path: &str, value: i64) -> Self {
+            self.0.insert(path.to_owned(), value.to_le_bytes().to_vec());
+            self
+        }
+    }
+
+    impl Exchange for Told {
+        fn request_headers(&self) -> Headers {
+            Headers::default()
+        }
+        fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+            self.0.get(&path.join(".")).cloned()
+        }
+    }
+
+    fn span(kind: SpanKind, headers: &[(&str, &str)], told: &Told) -> Span {
+        let context = SpanContext {
+            trace_id: TraceId::from_bytes([1; 16]).unwrap(),
+            span_id: SpanId::from_bytes([2; 8]).unwrap(),
+            flags: TraceFlags::SAMPLED,
+            debug: false,
+            state: TraceState::default(),
+        };
+        let headers: Headers = headers.iter().copied().collect();
+        let subject = Subject {
+            context: &context,
+            parent_id: SpanId::from_bytes([3; 8]),
+            kind,
+            headers: &headers,
+            reason: "parent",
+        };
+        describe(subject, Spans { max_value_length: 40 }, told)
+    }
+
+    fn lines(span: &Span) -> Vec<String> {
+        span.attributes
+            .iter()
+            .map(|KeyValue { key, value }| match value {
+                Value::Scalar(Scalar::String(text)) => format!("{key}={text}"),
+                Value::Scalar(Scalar::Int(int)) => format!("{key}={int}"),
+                other => format!("{key}={other:?}"),
+            })
+            .collect()
+    }
+
+    const GET: [(&str, &str); 4] = [
+        (":method", "GET"),
+        (":path", "/orders/7?token=secret#x"),
+        (":authority", "user:pw@shop.example:8080"),
+        (":scheme", "http"),
+    ];
+
+    #[test]
+    fn server() {
+        let told = Told::default()
+            .int("request.time", 1_000)
+            .int("request.duration", 234)
+            .int("response.code", 200)
+            .text("response.code_details", "via_upstream")
+            .text("request.protocol", "HTTP/1.1")
+            .text("source.address", "10.0.0.9:41000")
+            .text("upstream.address", "127.0.0.1:9000")
+            .text("xds.route_name", "/orders/{id}")
+            .text("xds.cluster_name", "app");
+        let span = span(SpanKind::Server, &GET, &told);
+        assert_eq!(
+            lines(&span),
+            [
+                "http.request.method=GET",
+                "http.response.status_code=200",
+                "server.address=shop.example",
+                "server.port=8080",
+                "network.protocol.version=1.1",
+                "url.scheme=http",
+                "url.path=/orders/7",
+                "http.route=/orders/{id}",
+                "client.address=10.0.0.9",
+                "envoy.cluster=app",
+                "envoy.response_code_details=via_upstream",
+                "envoy.upstream_address=127.0.0.1:9000",
+                "meshweft.sampling.reason=parent",
+            ]
+        );
+        assert_eq!(
+            (span.name.as_str(), span.start, span.end, span.flags, span.status),
+            ("GET /orders/{id}", UnixNanos(1_000), UnixNanos(1_234), 0x301, Status::Unset)
+        );
+    }
+
+    #[test]
+    fn client() {
+        let told = Told::default()
+            .int("response.code", 503)
+            .int("response.flags", 1 << 5 | 1 << 15)
+            .int("upstream.request_attempt_count", 3)
+            .text("request.protocol", "HTTP/2")
+            .text("upstream.address", "[::1]:9000")
+            .text("xds.route_name", "default");
+        let span = span(SpanKind::Client, &GET, &told);
+        assert_eq!(
+            lines(&span),
+            [
+                "http.request.method=GET",
+                "http.response.status_code=503",
+                "error.type=503",
+                "server.address=shop.example",
+                "server.port=8080",
+                "network.protocol.version=2",
+                "url.full=http://shop.example:8080/orders/7",
+                "network.peer.address=::1",
+                "network.peer.port=9000",
+                "envoy.route=default",
+                "envoy.response_flags=UF,URX",
+                "envoy.upstream_address=[::1]:9000",
+                "envoy.attempt_count=3",
+                "meshweft.sampling.reason=parent",
+            ]
+        );
+        assert_eq!((span.name.as_str(), span.status), ("GET", Status::Error(String::new())));
+    }
+
+    #[test]
+    fn grpc_is_named_by_its_method_once_a_server_knew_it() {
+        let headers = [
+            (":method", "POST"),
+            (":path", "/shop.Orders/Get"),
+            ("content-type", "application/grpc+proto"),
+        ];
+        let answered =
+            |status| Told::default().int("response.code", 200).int("response.grpc_status", status);
+        let known = span(SpanKind::Server, &headers, &answered(14));
+        assert_eq!(known.name, "shop.Orders/Get");
+        assert_eq!(known.status, Status::Error(String::new()));
+        assert_eq!(
+            lines(&known).get(2..),
+            Some(
+                &[
+                    "error.type=14".to_owned(),
+                    "url.path=/shop.Orders/Get".to_owned(),
+                    "rpc.system=grpc".to_owned(),
+                    "rpc.service=shop.Orders".to_owned(),
+                    "rpc.method=Get".to_owned(),
+                    "rpc.grpc.status_code=14".to_owned(),
+                    "meshweft.sampling.reason=parent".to_owned(),
+                ][..]
+            )
+        );
+        assert_eq!(span(SpanKind::Server, &headers, &answered(12)).name, "POST");
+        assert_eq!(span(SpanKind::Server, &headers, &Told::default()).name, "POST");
+    }
+
+    #[test]
+    fn paths_and_odd_methods_never_name_a_span_and_values_are_cut() {
+        let long = format!("/{}", "é".repeat(40));
+        let headers = [(":method", "PROPFIND"), (":path", &*long)];
+        let span = span(SpanKind::Server, &headers, &Told::default().int("response.code", 200));
+        assert_eq!(span.name, "HTTP");
+        assert_eq!(
+            lines(&span).get(..2),
+            Some(
+                &[
+                    "http.request.method=_OTHER".to_owned(),
+                    "http.request.method_original=PROPFIND".to_owned(),
+                ][..]
+            )
+        );
+        let path = format!("url.path=/{}", "é".repeat(19));
+        assert!(lines(&span).contains(&path), "{:?}", lines(&span));
+    }
+
+    #[test]
+    fn nothing_known_is_still_a_span() {
+        let span = span(SpanKind::Server, &[], &Told::default().int("request.duration", -5));
+        assert_eq!(
+            (span.name.as_str(), span.start, span.end),
+            ("HTTP", UnixNanos(0), UnixNanos(0))
+        );
+        assert_eq!(
+            lines(&span),
+            ["http.request.method=_OTHER", "error.type=_OTHER", "meshweft.sampling.reason=parent",]
+        );
+    }
+}

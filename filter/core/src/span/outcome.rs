@@ -1,0 +1,120 @@
+//! How an exchange ended: status and `error.type` as the conventions for HTTP and gRPC say.
+
+use super::{ResponseFlags, SpanKind, Status};
+
+/// gRPC status codes that are the server's fault (conventions for RPC, gRPC, server span).
+const GRPC_SERVER_ERRORS: [i64; 6] = [2, 4, 12, 13, 14, 15];
+
+/// What is known of the end.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Outcome {
+    /// The HTTP status that the client was sent, if any.
+    pub(super) code: Option<i64>,
+    /// The gRPC status, if this was a gRPC exchange.
+    pub(super) grpc: Option<i64>,
+    /// Envoy's response flags.
+    pub(super) flags: ResponseFlags,
+    /// Envoy's response code details.
+    pub(super) details: Option<String>,
+}
+
+impl Outcome {
+    /// The span's status and, for an error, its `error.type`, of low cardinality.
+    pub(super) fn status(&self, kind: SpanKind) -> (Status, Option<String>) {
+        let Some(code) = self.code else {
+            return (Status::Error(String::new()), Some(self.reason()));
+        };
+        if self.flags.broken_off() && code < 400 {
+            return (Status::Error(String::new()), Some(self.reason()));
+        }
+        let http = match kind {
+            SpanKind::Server => code >= 500,
+            SpanKind::Client => code >= 400,
+        };
+        if http {
+            return (Status::Error(String::new()), Some(code.to_string()));
+        }
+        match self.grpc {
+            Some(grpc) if is_grpc_error(kind, grpc) => {
+                (Status::Error(String::new()), Some(grpc.to_string()))
+            }
+            _ => (Status::Unset, None),
+        }
+    }
+
+    /// Envoy's word for it without its variable part, which stands in braces.
+    fn reason(&self) -> String {
+        let details = self.details.as_deref().unwrap_or_default();
+        let word = details.split('{').next().unwrap_or_default();
+        if !word.is_empty() {
+            return word.to_owned();
+        }
+        let letters = self.flags.letters();
+        if letters.is_empty() { "_OTHER".to_owned() } else { letters }
+    }
+}
+
+fn is_grpc_error(kind: SpanKind, status: i64) -> bool {
+    match kind {
+        SpanKind::Server => GRPC_SERVER_ERRORS.contains(&status),
+        SpanKind::Client => status != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(kind: SpanKind, outcome: &Outcome, expected: Option<&str>) {
+        let status = if expected.is_some() { Status::Error(String::new()) } else { Status::Unset };
+        assert_eq!(outcome.status(kind), (status, expected.map(str::to_owned)));
+    }
+
+    fn http(code: i64) -> Outcome {
+        Outcome { code: Some(code), ..Outcome::default() }
+    }
+
+    #[test]
+    fn http_status_by_kind() {
+        check(SpanKind::Server, &http(200), None);
+        check(SpanKind::Server, &http(404), None);
+        check(SpanKind::Server, &http(503), Some("503"));
+        check(SpanKind::Client, &http(399), None);
+        check(SpanKind::Client, &http(404), Some("404"));
+        check(SpanKind::Client, &http(500), Some("500"));
+    }
+
+    #[test]
+    fn grpc_status_by_kind() {
+        let grpc = |status| Outcome { grpc: Some(status), ..http(200) };
+        check(SpanKind::Server, &grpc(0), None);
+        check(SpanKind::Server, &grpc(5), None);
+        check(SpanKind::Server, &grpc(14), Some("14"));
+        check(SpanKind::Client, &grpc(0), None);
+        check(SpanKind::Client, &grpc(5), Some("5"));
+    }
+
+    #[test]
+    fn no_answer_and_half_an_answer() {
+        let details = Some("upstream_reset_after_response_started{connection_termination}");
+        let gone = Outcome {
+            flags: ResponseFlags::from_bits(1 << 14),
+            details: Some("downstream_remote_disconnect".to_owned()),
+            ..Outcome::default()
+        };
+        check(SpanKind::Server, &gone, Some("downstream_remote_disconnect"));
+        check(SpanKind::Server, &Outcome { code: Some(200), ..gone }, None);
+        let broken = Outcome {
+            flags: ResponseFlags::from_bits(1 << 6),
+            details: details.map(str::to_owned),
+            ..http(200)
+        };
+        check(SpanKind::Server, &broken, Some("upstream_reset_after_response_started"));
+        check(SpanKind::Server, &Outcome { details: None, ..broken }, Some("UC"));
+        check(SpanKind::Server, &Outcome::default(), Some("_OTHER"));
+    }
+}

@@ -1,0 +1,249 @@
+//! The only file that talks to the host: every status becomes a value here.
+//!
+//! The SDK's own wrappers panic on statuses and bytes that they do not expect, and a panic in
+//! the VM is a 503 for live traffic. So the imports are declared here, with plain integers.
+//! One call stays the SDK's, [`dispatch`]: its dispatcher routes answers only to calls that it
+//! has made itself.
+
+use std::time::Duration;
+
+use meshweft_core::Exchange;
+use meshweft_core::export::{ExportCall, MAX_ANSWER};
+use meshweft_core::model::{Headers, MetricKind, MonoNanos};
+use proxy_wasm::types::{LogLevel, MapType};
+
+/// The host as it shows the current request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Current;
+
+impl Exchange for Current {
+    fn request_headers(&self) -> Headers {
+        read(|data, size| {
+            // SAFETY: both point to locals of `read`.
+            unsafe { proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, data, size) }
+        })
+        .and_then(Headers::decode)
+        .unwrap_or_default()
+    }
+
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        property(path)
+    }
+}
+
+/// A property by its path; see [`Exchange::property`].
+pub(crate) fn property(path: &[&str]) -> Option<Vec<u8>> {
+    let joined;
+    let path = match path {
+        [one] => *one,
+        several => {
+            joined = several.join("\0");
+            &joined
+        }
+    };
+    // SAFETY: `path` outlives the call; the others point to locals of `read`.
+    read(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// Sets filter state `wasm.<name>`, where access logs and other instances find it.
+pub(crate) fn set_state(name: &str, value: &str) {
+    // SAFETY: the slices outlive the call.
+    let _ = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
+}
+
+/// Leaves exactly one request header of this name.
+pub(crate) fn set_request_header(name: &str, value: &str) {
+    // SAFETY: the slices outlive the call.
+    let _ = unsafe {
+        proxy_replace_header_map_value(
+            MapType::HttpRequestHeaders as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
+    };
+}
+
+/// Leaves no request header of this name.
+pub(crate) fn remove_request_header(name: &str) {
+    // SAFETY: the slice outlives the call.
+    let _ = unsafe {
+        proxy_remove_header_map_value(MapType::HttpRequestHeaders as u32, name.as_ptr(), name.len())
+    };
+}
+
+/// The plugin configuration; empty when there is none.
+pub(crate) fn configuration() -> Vec<u8> {
+    const PLUGIN_CONFIGURATION: u32 = 7;
+    buffer(PLUGIN_CONFIGURATION, usize::MAX)
+}
+
+/// The body of the callout answer that is being delivered, up to [`MAX_ANSWER`] bytes.
+pub(crate) fn answer_body() -> Vec<u8> {
+    const HTTP_CALL_RESPONSE_BODY: u32 = 4;
+    buffer(HTTP_CALL_RESPONSE_BODY, MAX_ANSWER)
+}
+
+/// A header of the callout answer that is being delivered.
+pub(crate) fn answer_header(name: &str) -> Option<Vec<u8>> {
+    let map = MapType::HttpCallResponseHeaders as u32;
+    read(|data, size| {
+        // SAFETY: `name` outlives the call; the others point to locals of `read`.
+        unsafe { proxy_get_header_map_value(map, name.as_ptr(), name.len(), data, size) }
+    })
+}
+
+/// Sends a request; the answer comes to the root context that is current. `None`: not sent.
+pub(crate) fn dispatch(call: &ExportCall) -> Option<u32> {
+    let headers = call.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+    proxy_wasm::hostcalls::dispatch_http_call(
+        &call.cluster,
+        headers,
+        Some(&call.body),
+        Vec::new(),
+        call.timeout,
+    )
+    .ok()
+}
+
+/// Asks for ticks of the current root context.
+pub(crate) fn set_tick_period(period: Duration) {
+    let millis = u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1);
+    // SAFETY: no pointers.
+    let _ = unsafe { proxy_set_tick_period_milliseconds(millis) };
+}
+
+/// Tells the host that the current root context, which had asked for time, has finished.
+pub(crate) fn done() {
+    // SAFETY: no pointers.
+    let _ = unsafe { proxy_done() };
+}
+
+/// The handle of a metric, shared by all workers.
+pub(crate) fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
+    let kind = match kind {
+        MetricKind::Counter => 0,
+        MetricKind::Gauge => 1,
+        MetricKind::Histogram => 2,
+    };
+    let mut handle = 0;
+    // SAFETY: `name` outlives the call; `handle` is a local.
+    let status = unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &raw mut handle) };
+    (status == OK).then_some(handle)
+}
+
+/// Moves a counter or gauge, or adds a sample to a histogram.
+pub(crate) fn move_metric(kind: MetricKind, handle: u32, value: i64) {
+    // SAFETY: no pointers.
+    let _ = unsafe {
+        match kind {
+            MetricKind::Counter | MetricKind::Gauge => proxy_increment_metric(handle, value),
+            MetricKind::Histogram => proxy_record_metric(handle, value.max(0).cast_unsigned()),
+        }
+    };
+}
+
+/// Writes a line to Envoy's log.
+pub(crate) fn log(level: LogLevel, message: &str) {
+    // SAFETY: `message` outlives the call.
+    let _ = unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
+}
+
+/// A clock that never goes back; 0 if the host has none.
+pub(crate) fn now() -> MonoNanos {
+    const MONOTONIC: u32 = 1;
+    let mut nanos = 0;
+    // SAFETY: `nanos` is a local.
+    let errno = unsafe { clock_time_get(MONOTONIC, 1, &raw mut nanos) };
+    MonoNanos(if errno == 0 { nanos } else { 0 })
+}
+
+/// Entropy for a generator; `None` if the host has none.
+pub(crate) fn entropy() -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    // SAFETY: `bytes` is a local of that length.
+    let errno = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
+    (errno == 0).then_some(bytes)
+}
+
+/// An environment variable of the VM.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn buffer(kind: u32, max: usize) -> Vec<u8> {
+    read(|data, size| {
+        // SAFETY: both point to locals of `read`.
+        unsafe { proxy_get_buffer_bytes(kind, 0, max, data, size) }
+    })
+    .unwrap_or_default()
+}
+
+const OK: u32 = 0;
+
+/// What a call leaves in memory that it had the SDK's `proxy_on_memory_allocate` allocate.
+fn read(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    let mut data = core::ptr::null_mut();
+    let mut size = 0;
+    if call(&raw mut data, &raw mut size) != OK {
+        return None;
+    }
+    if data.is_null() || size == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the ABI hands over a block of `size` bytes, made as a boxed slice by the SDK's
+    // allocation function, which nobody else will free.
+    Some(unsafe { Vec::from_raw_parts(data, size, size) })
+}
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_define_metric(kind: u32, name: *const u8, size: usize, handle: *mut u32) -> u32;
+    fn proxy_done() -> u32;
+    fn proxy_get_buffer_bytes(
+        kind: u32,
+        start: usize,
+        max: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_increment_metric(handle: u32, offset: i64) -> u32;
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    fn proxy_record_metric(handle: u32, value: u64) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, size: usize) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+}
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn clock_time_get(clock: u32, precision: u64, nanos: *mut u64) -> u32;
+    fn random_get(data: *mut u8, size: usize) -> u32;
+}

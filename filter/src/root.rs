@@ -1,0 +1,163 @@
+//! One configured instance as the SDK sees it: configuration, ticks, answers, the way out.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use meshweft_core::config::Config;
+use meshweft_core::export::{CallId, Outcome};
+use meshweft_core::model::{Metric, MetricId, MetricKind};
+use meshweft_core::plugin::Plugin;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{ContextType, LogLevel};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::host;
+use crate::request::Request;
+
+/// What the requests of an instance share with its root context.
+pub(crate) type Instance = Rc<RefCell<Shared>>;
+
+/// An instance and its generator.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) plugin: Plugin,
+    pub(crate) rng: SmallRng,
+}
+
+/// A root context.
+#[derive(Debug, Default)]
+pub(crate) struct Root {
+    instance: Option<Instance>,
+    metrics: Vec<(MetricId, MetricKind, u32)>,
+    /// The host's names of the attempts that are under way.
+    calls: Vec<(u32, CallId)>,
+    first_tick_over: bool,
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
+        let Some(position) = self.calls.iter().position(|(known, _)| *known == token) else {
+            return;
+        };
+        let (_, id) = self.calls.swap_remove(position);
+        let status = host::answer_header(":status");
+        let status = status.and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
+        let retry_after = host::answer_header("retry-after");
+        let body = host::answer_body();
+        self.outcome(
+            id,
+            &match status {
+                Some(status) if headers > 0 => {
+                    Outcome::Answered { status, retry_after: retry_after.as_deref(), body: &body }
+                }
+                _ => Outcome::NoAnswer,
+            },
+        );
+    }
+
+    fn on_done(&mut self) -> bool {
+        let done = self.shared(|shared| shared.plugin.on_shutdown(host::now())).unwrap_or(true);
+        self.move_metrics();
+        done
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        match Config::parse(&host::configuration(), &host::environment) {
+            Ok(config) => {
+                self.start(config);
+                true
+            }
+            Err(error) => {
+                host::log(LogLevel::Error, &format!("meshweft: {error}"));
+                let metric = Metric::ConfigRejected;
+                if let Some(handle) = host::define_metric(metric.kind(), metric.name()) {
+                    host::move_metric(metric.kind(), handle, 1);
+                }
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let first = !core::mem::replace(&mut self.first_tick_over, true);
+        let Some((tick, period)) =
+            self.shared(|shared| (shared.plugin.on_tick(host::now()), shared.plugin.tick_period()))
+        else {
+            return;
+        };
+        if first {
+            host::set_tick_period(period);
+        }
+        for call in tick.calls {
+            match host::dispatch(&call) {
+                Some(token) => self.calls.push((token, call.id)),
+                None => self.outcome(call.id, &Outcome::NotSent),
+            }
+        }
+        self.move_metrics();
+        if tick.done {
+            host::done();
+        }
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Request::new(self.instance.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+impl Root {
+    fn start(&mut self, config: Config) {
+        let node = host::property(&["xds", "node"]);
+        let plugin = Plugin::new(config, node.as_deref(), &host::environment);
+        self.metrics = plugin
+            .metric_ids()
+            .filter_map(|id| {
+                let (kind, name) = (id.kind(), plugin.metric_name(id));
+                Some((id, kind, host::define_metric(kind, &name)?))
+            })
+            .collect();
+        let mut rng = generator();
+        host::set_tick_period(plugin.first_tick(&mut rng));
+        self.instance = Some(Rc::new(RefCell::new(Shared { plugin, rng })));
+    }
+
+    fn outcome(&self, id: CallId, outcome: &Outcome<'_>) {
+        self.shared(|Shared { plugin, rng }| plugin.on_outcome(id, outcome, host::now(), rng));
+    }
+
+    /// Hands what has been counted to the host.
+    fn move_metrics(&self) {
+        let updates = self.shared(|shared| shared.plugin.take_metrics()).unwrap_or_default();
+        for update in updates {
+            if let Some((_, kind, handle)) =
+                self.metrics.iter().find(|(id, ..)| *id == update.metric)
+            {
+                host::move_metric(*kind, *handle, update.value);
+            }
+        }
+    }
+
+    fn shared<T>(&self, with: impl FnOnce(&mut Shared) -> T) -> Option<T> {
+        Some(with(&mut *self.instance.as_ref()?.try_borrow_mut().ok()?))
+    }
+}
+
+/// A generator of its own for each worker's instance.
+fn generator() -> SmallRng {
+    let seed = host::entropy().unwrap_or_else(|| {
+        host::log(LogLevel::Warn, "meshweft: the host has no entropy; ids begin from the clock");
+        let mut seed = [0; 32];
+        for (byte, part) in seed.iter_mut().zip(host::now().0.to_le_bytes()) {
+            *byte = part;
+        }
+        seed
+    });
+    SmallRng::from_seed(seed)
+}
