@@ -40,19 +40,24 @@ impl Exception {
 /// configured: else a module that could not read its configuration would call nothing more.
 fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     let mut host = HostEmulator::new(common::module())?;
-    if !late {
+    // A fault does nothing but answer, and a callout that is under way without a name of its own
+    // is not one that the ABI knows.
+    let works = hostcall == "proxy_http_call" && status == Status::Ok as u32;
+    if !late && !works {
         host.fault(hostcall, status);
     }
     let root = host.create_root()?;
     host.vm_start(root)?;
     host.configure(root, CONFIGURATION)?;
-    if late {
+    if late && !works {
         host.fault(hostcall, status);
     }
     // With parent, without; seen from the beginning, seen only at the end.
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     host.serve(root, request().with_header("traceparent", parent).with_header("b3", "0"))?;
     host.serve(root, request())?;
+    // A tracestate without its traceparent does not go on.
+    host.serve(root, request().with_header("tracestate", "a=b"))?;
     let id = host.exchange(request());
     let stream = host.create_stream(root, id)?;
     host.log(stream)?;
@@ -78,9 +83,12 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     Ok(host)
 }
 
+/// The hostcalls that a life without faults makes. The SDK imports more for functions that
+/// nobody calls.
 fn hostcalls() -> Vec<String> {
-    let imports = common::module().imports().into_iter();
-    imports.filter(|(space, _)| space == "env").map(|(_, name)| name).collect()
+    let host = live("none", 0, false).unwrap();
+    let names = host.state().hostcalls.keys();
+    names.filter(|name| name.starts_with("proxy_")).cloned().collect()
 }
 
 #[test]
@@ -127,10 +135,8 @@ fn failing_system_calls_do_not_trap() {
 }
 
 #[test]
-fn the_life_reaches_every_hostcall_of_a_request() {
-    let host = live("none", 0, false).unwrap();
-    let calls = &host.state().hostcalls;
-    for hostcall in [
+fn the_life_reaches_every_hostcall_of_the_adapter() {
+    assert_eq!(hostcalls(), [
         "proxy_define_metric",
         "proxy_done",
         "proxy_get_buffer_bytes",
@@ -146,7 +152,5 @@ fn the_life_reaches_every_hostcall_of_a_request() {
         "proxy_set_effective_context",
         "proxy_set_property",
         "proxy_set_tick_period_milliseconds",
-    ] {
-        assert!(calls.contains_key(hostcall), "{hostcall} is not reached: {calls:?}");
-    }
+    ]);
 }
