@@ -1,4 +1,5 @@
 //! Every hostcall that the module imports, with every status: no answer traps the VM.
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 mod common;
 
@@ -126,7 +127,6 @@ fn the_exceptions_are_still_exceptions() {
 
 #[test]
 fn failing_system_calls_do_not_trap() {
-    // The module's libc reads the environment before any code of ours, and exits without it.
     for call in ["clock_time_get", "fd_write", "random_get", "sched_yield"] {
         for errno in [8, 21, 28, 52] {
             live(call, errno, false).unwrap_or_else(|trap| panic!("{call} {errno}: {trap}"));
@@ -134,23 +134,40 @@ fn failing_system_calls_do_not_trap() {
     }
 }
 
+/// The libc in the module exits when it cannot read the environment. Envoy's only reason to
+/// refuse are pointers out of bounds, and these are the libc's own.
+#[test]
+fn without_an_environment_the_libc_exits() {
+    for call in ["environ_get", "environ_sizes_get"] {
+        let mut host = HostEmulator::new(common::module()).unwrap();
+        host.state_mut().environment = vec![("A".to_owned(), "b".to_owned())];
+        host.fault(call, 21);
+        let root = host.create_root().unwrap();
+        let trap = host.configure(root, CONFIGURATION).unwrap_err();
+        assert!(trap.message.contains("proc_exit"), "{call}: {trap}");
+    }
+}
+
 #[test]
 fn the_life_reaches_every_hostcall_of_the_adapter() {
-    assert_eq!(hostcalls(), [
-        "proxy_define_metric",
-        "proxy_done",
-        "proxy_get_buffer_bytes",
-        "proxy_get_header_map_pairs",
-        "proxy_get_header_map_value",
-        "proxy_get_property",
-        "proxy_http_call",
-        "proxy_increment_metric",
-        "proxy_log",
-        "proxy_record_metric",
-        "proxy_remove_header_map_value",
-        "proxy_replace_header_map_value",
-        "proxy_set_effective_context",
-        "proxy_set_property",
-        "proxy_set_tick_period_milliseconds",
-    ]);
+    assert_eq!(
+        hostcalls(),
+        [
+            "proxy_define_metric",
+            "proxy_done",
+            "proxy_get_buffer_bytes",
+            "proxy_get_header_map_pairs",
+            "proxy_get_header_map_value",
+            "proxy_get_property",
+            "proxy_http_call",
+            "proxy_increment_metric",
+            "proxy_log",
+            "proxy_record_metric",
+            "proxy_remove_header_map_value",
+            "proxy_replace_header_map_value",
+            "proxy_set_effective_context",
+            "proxy_set_property",
+            "proxy_set_tick_period_milliseconds",
+        ]
+    );
 }

@@ -333,3 +333,20 @@ fn answers_out_of_order_reach_the_right_batches() {
     assert_eq!(host.state().metric("meshweft_exported"), 3);
     assert_identity(&host);
 }
+
+#[test]
+fn what_the_queue_cannot_hold_is_counted() {
+    let configuration = r#"{"export": {"cluster": "otel-collector", "queue": {"max_spans": 10},
+        "batch": {"max_spans": 4}}}"#;
+    let (mut host, root) = boot_with(configuration);
+    for _ in 0..50 {
+        host.serve(root, request()).unwrap();
+    }
+    host.tick(root).unwrap();
+    assert_identity(&host);
+    assert_eq!(host.state().metric("meshweft_sampled"), 50);
+    assert_eq!(host.state().metric("meshweft_dropped_queue_full"), 40);
+    collect(&mut host, root);
+    assert_identity(&host);
+    assert_eq!(host.state().metric("meshweft_exported"), 10);
+}
