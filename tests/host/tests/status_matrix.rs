@@ -138,12 +138,13 @@ fn failing_system_calls_do_not_trap() {
 /// refuse are pointers out of bounds, and these are the libc's own.
 #[test]
 fn without_an_environment_the_libc_exits() {
+    let configuration = r#"{"export": {"cluster": "c", "headers": {"a": "${A}"}}}"#;
     for call in ["environ_get", "environ_sizes_get"] {
         let mut host = HostEmulator::new(common::module()).unwrap();
         host.state_mut().environment = vec![("A".to_owned(), "b".to_owned())];
         host.fault(call, 21);
         let root = host.create_root().unwrap();
-        let trap = host.configure(root, CONFIGURATION).unwrap_err();
+        let trap = host.configure(root, configuration).unwrap_err();
         assert!(trap.message.contains("proc_exit"), "{call}: {trap}");
     }
 }
