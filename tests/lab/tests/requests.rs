@@ -29,7 +29,6 @@ async fn the_forwarded_parent_id_is_the_exported_span_id() {
             }
             assert!(span.start > 1_700_000_000_000_000_000 && span.end > span.start, "{span:#?}");
             assert_eq!(span.attribute("http.response.status_code"), "200");
-            println!("{span:#?}");
         }
     }
     lab.envoy.stop().await;
