@@ -1,5 +1,275 @@
 //! String matchers, compiled once.
 
-/// Stub, owned by the configuration helper.
+use core::fmt;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+/// The most that one compiled regex may take, in bytes.
+const REGEX_BYTES: usize = 1 << 20;
+
+/// Says of a value, which may be absent, whether it matches.
+///
+/// All forms look at bytes, so that a value that is not UTF-8 is no special case.
+/// `glob` and `regex` must match the whole value, as Envoy's `safe_regex` does.
 #[derive(Clone, Debug)]
-pub struct StringMatcher;
+pub struct StringMatcher(Form);
+
+/// Whether the case of ASCII letters matters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Case {
+    /// `A` is not `a`. For everything but hosts.
+    Exact,
+    /// The matcher is lower-cased; the caller lower-cases the values.
+    Lower,
+}
+
+/// Why a text is not a regex.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum RegexError {
+    /// Not the syntax of the regex crate.
+    Syntax(String),
+    /// Compiles to more than a matcher may take.
+    TooLarge,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    AnyOf(Vec<StringMatcher>),
+    Contains(Regex),
+    Exact(Vec<u8>),
+    Prefix(Vec<u8>),
+    Present(bool),
+    Suffix(Vec<u8>),
+    Whole(Regex),
+}
+
+impl StringMatcher {
+    /// Matches what one of `matchers` matches.
+    #[must_use]
+    pub const fn any_of(matchers: Vec<Self>) -> Self {
+        Self(Form::AnyOf(matchers))
+    }
+
+    /// Matches values with `text` in them.
+    ///
+    /// # Errors
+    /// `text` is too long to compile. It is compiled because that keeps the search linear.
+    pub fn contains(text: &str, case: Case) -> Result<Self, RegexError> {
+        let pattern = regex::escape(&folded(text, case));
+        compile(&pattern, Case::Exact).map(Form::Contains).map(Self)
+    }
+
+    /// Matches `text` alone.
+    #[must_use]
+    pub fn exact(text: &str, case: Case) -> Self {
+        Self(Form::Exact(folded(text, case).into_bytes()))
+    }
+
+    /// Matches whole values by a pattern: `*` is any run of bytes without `/`, `**` any run of
+    /// bytes, `?` one character other than `/`; runs may be empty. All else, also `[`, `{` and
+    /// the backslash, stands for itself.
+    ///
+    /// # Errors
+    /// `pattern` is too long to compile.
+    pub fn glob(pattern: &str, case: Case) -> Result<Self, RegexError> {
+        let pattern = folded(pattern, case);
+        let mut regex = String::with_capacity(pattern.len());
+        let mut literal = [0; 4];
+        let mut rest = pattern.chars().peekable();
+        while let Some(c) = rest.next() {
+            match c {
+                '*' if rest.peek() == Some(&'*') => {
+                    while rest.next_if_eq(&'*').is_some() {}
+                    regex.push_str("(?s-u:.*)");
+                }
+                '*' => regex.push_str("(?-u:[^/]*)"),
+                '?' => regex.push_str("[^/]"),
+                _ => regex.push_str(&regex::escape(c.encode_utf8(&mut literal))),
+            }
+        }
+        whole(&regex, Case::Exact)
+    }
+
+    /// Matches values that begin with `text`.
+    #[must_use]
+    pub fn prefix(text: &str, case: Case) -> Self {
+        Self(Form::Prefix(folded(text, case).into_bytes()))
+    }
+
+    /// Matches any value, even an empty one; or else the absence of a value.
+    #[must_use]
+    pub const fn present(present: bool) -> Self {
+        Self(Form::Present(present))
+    }
+
+    /// Matches whole values by a regular expression.
+    ///
+    /// # Errors
+    /// `pattern` is not a regex, or one that is too large.
+    pub fn regex(pattern: &str, case: Case) -> Result<Self, RegexError> {
+        // On its own first: `a)|(b` must not become valid by the group around it.
+        compile(pattern, case)?;
+        whole(pattern, case)
+    }
+
+    /// Matches values that end with `text`.
+    #[must_use]
+    pub fn suffix(text: &str, case: Case) -> Self {
+        Self(Form::Suffix(folded(text, case).into_bytes()))
+    }
+
+    /// Whether `value` matches; an absent one matches `present: false` only.
+    #[must_use]
+    pub fn matches(&self, value: Option<&[u8]>) -> bool {
+        match (&self.0, value) {
+            (Form::AnyOf(matchers), _) => matchers.iter().any(|matcher| matcher.matches(value)),
+            (Form::Present(present), _) => *present == value.is_some(),
+            (_, None) => false,
+            (Form::Contains(regex) | Form::Whole(regex), Some(value)) => regex.is_match(value),
+            (Form::Exact(text), Some(value)) => text == value,
+            (Form::Prefix(text), Some(value)) => value.starts_with(text),
+            (Form::Suffix(text), Some(value)) => value.ends_with(text),
+        }
+    }
+}
+
+impl fmt::Display for RegexError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(reason) => f.write_str(reason),
+            Self::TooLarge => write!(f, "compiled it takes more than {REGEX_BYTES} bytes"),
+        }
+    }
+}
+
+impl core::error::Error for RegexError {}
+
+fn folded(text: &str, case: Case) -> String {
+    match case {
+        Case::Exact => text.to_owned(),
+        Case::Lower => text.to_ascii_lowercase(),
+    }
+}
+
+fn whole(pattern: &str, case: Case) -> Result<StringMatcher, RegexError> {
+    compile(&format!(r"\A(?:{pattern})\z"), case).map(Form::Whole).map(StringMatcher)
+}
+
+fn compile(pattern: &str, case: Case) -> Result<Regex, RegexError> {
+    RegexBuilder::new(pattern)
+        .case_insensitive(case == Case::Lower)
+        .size_limit(REGEX_BYTES)
+        .dfa_size_limit(REGEX_BYTES)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => RegexError::TooLarge,
+            // The parser draws carets under the pattern; what is wrong stands in the last line.
+            _ => {
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default();
+                RegexError::Syntax(last.strip_prefix("error: ").unwrap_or(last).to_owned())
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(matcher: &StringMatcher, good: &[&[u8]], bad: &[&[u8]]) {
+        for value in good {
+            assert!(matcher.matches(Some(value)), "{matcher:?} {}", value.escape_ascii());
+        }
+        for value in bad {
+            assert!(!matcher.matches(Some(value)), "{matcher:?} {}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn literals() {
+        let case = Case::Exact;
+        check(&StringMatcher::exact("/a", case), &[b"/a"], &[b"", b"/A", b"/a/", b"\xff"]);
+        check(&StringMatcher::prefix("/a", case), &[b"/a", b"/ab\xff"], &[b"", b"/", b"b/a"]);
+        check(&StringMatcher::suffix("a", case), &[b"a", b"\xffa"], &[b"", b"ab"]);
+        let contains = StringMatcher::contains("a.b", case).unwrap();
+        check(&contains, &[b"a.b", b"\xffa.b\n"], &[b"", b"axb", b"a."]);
+        let any = StringMatcher::any_of(vec![
+            StringMatcher::exact("GET", case),
+            StringMatcher::prefix("P", case),
+        ]);
+        check(&any, &[b"GET", b"POST"], &[b"get", b"HEAD"]);
+    }
+
+    #[test]
+    fn absence() {
+        assert!(StringMatcher::present(true).matches(Some(b"")));
+        assert!(!StringMatcher::present(true).matches(None));
+        assert!(StringMatcher::present(false).matches(None));
+        assert!(!StringMatcher::present(false).matches(Some(b"x")));
+        assert!(!StringMatcher::regex(".*", Case::Exact).unwrap().matches(None));
+        assert!(!StringMatcher::exact("", Case::Exact).matches(None));
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, good, bad) in [
+            ("/a/*", &["/a/", "/a/b", "/a/b.c"][..], &["/a", "/a/b/c", "/a/b/", "x/a/b"][..]),
+            ("/a/**", &["/a/", "/a/b", "/a/b/c/"], &["/a", "/ab"]),
+            ("/**/x", &["//x", "/a/x", "/a/b/x"], &["/x", "/a/xy"]),
+            ("/orders/*/pay", &["/orders/7/pay", "/orders//pay"], &["/orders/7/8/pay"]),
+            ("/?", &["/a", "/é"], &["/", "//", "/ab"]),
+            ("*.example.com", &["a.example.com", "a.b.example.com"], &["example.com"]),
+            ("a***b", &["ab", "a/b"], &["a"]),
+            (r"[a]{b}\(c)", &[r"[a]{b}\(c)"], &["a"]),
+            ("", &[""], &["a"]),
+        ] {
+            let matcher = StringMatcher::glob(pattern, Case::Exact).unwrap();
+            let bytes = |values: &[&'static str]| -> Vec<&[u8]> {
+                values.iter().map(|value| value.as_bytes()).collect()
+            };
+            check(&matcher, &bytes(good), &bytes(bad));
+        }
+        let matcher = StringMatcher::glob("/*", Case::Exact).unwrap();
+        check(&matcher, &[b"/\xff\n"], &[b"/\xff/"]);
+        let matcher = StringMatcher::glob("**", Case::Exact).unwrap();
+        check(&matcher, &[b"", b"\xff/\n"], &[]);
+    }
+
+    #[test]
+    fn regexes_match_the_whole_value() {
+        let matcher = StringMatcher::regex("/a|/b+", Case::Exact).unwrap();
+        check(&matcher, &[b"/a", b"/bb"], &[b"/ab", b"x/a", b"/a\n", b"/A"]);
+        let matcher = StringMatcher::regex("(?i)/[a-z]+", Case::Exact).unwrap();
+        check(&matcher, &[b"/aB"], &[b"/1"]);
+        let matcher = StringMatcher::regex(r"/\w+/\d+", Case::Exact).unwrap();
+        check(&matcher, &["/é/7".as_bytes()], &[b"/\xff/7"]);
+    }
+
+    #[test]
+    fn regexes_are_bounded_and_errors_are_one_line() {
+        for (pattern, error) in [
+            ("(", "unclosed group"),
+            ("a)|(b", "unopened group"),
+            ("(?<n>a)\\k", "unrecognized escape sequence"),
+            (r"(\w{100}){1000}", "compiled it takes more than 1048576 bytes"),
+        ] {
+            let result = StringMatcher::regex(pattern, Case::Exact);
+            assert_eq!(result.unwrap_err().to_string(), error, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn hosts_ignore_case() {
+        let lower = Case::Lower;
+        check(&StringMatcher::exact("Shop.Example", lower), &[b"shop.example"], &[b"shop"]);
+        check(&StringMatcher::suffix(".Example", lower), &[b"shop.example"], &[]);
+        check(&StringMatcher::glob("*.Example", lower).unwrap(), &[b"shop.example"], &[]);
+        check(&StringMatcher::regex(r"Shop\S+", lower).unwrap(), &[b"shop.example"], &[]);
+        check(&StringMatcher::contains("P.e", lower).unwrap(), &[b"shop.example"], &[]);
+    }
+}

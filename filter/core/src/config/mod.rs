@@ -3,10 +3,17 @@
 
 use core::time::Duration;
 
+mod error;
+mod fields;
+mod json;
 mod matcher;
+mod node;
 mod rate;
+mod read;
+mod text;
 
-pub use matcher::StringMatcher;
+pub use error::{ConfigError, Problem};
+pub use matcher::{Case, RegexError, StringMatcher};
 pub use rate::Rate;
 
 /// A whole configuration.
@@ -193,9 +200,84 @@ pub struct Retry {
     /// A batch that has failed for this long is dropped.
     pub max_elapsed: Duration,
 }
+
 impl Config {
-    /// Stub
-    pub fn parse(_: &[u8], _: &dyn Fn(&str) -> Option<String>) -> Result<Self, &'static str> {
-        Err("stub")
+    /// Reads a configuration; a blank text is an empty one. `env` gives environment variables.
+    ///
+    /// # Errors
+    /// Says what is wrong first; see [`check`](Self::check) for all of it.
+    pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        Self::check(json, env).map_err(|errors| {
+            let refused =
+                || Problem::WrongType { found: "this", allowed: "is an object".to_owned() };
+            errors.into_iter().next().unwrap_or_else(|| ConfigError::new("$", refused()))
+        })
+    }
+
+    /// Reads a configuration as [`parse`](Self::parse) does, and goes on after an error.
+    ///
+    /// # Errors
+    /// Says all that is wrong, up to a hundred things; never empty.
+    pub fn check(
+        json: &[u8],
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Vec<ConfigError>> {
+        read::config(json, env)
+    }
+}
+
+impl Mode {
+    const NAMES: [&str; 4] = ["auto", "inbound", "outbound", "gateway"];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+            Self::Gateway => "gateway",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Inbound, Self::Outbound, Self::Gateway]
+            .into_iter()
+            .find(|mode| mode.name() == name)
+    }
+}
+
+impl Format {
+    const NAMES: [&str; 3] = ["tracecontext", "b3", "b3multi"];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::B3 => "b3",
+            Self::B3Multi => "b3multi",
+            Self::TraceContext => "tracecontext",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::B3, Self::B3Multi, Self::TraceContext].into_iter().find(|f| f.name() == name)
+    }
+}
+
+impl ParentPolicy {
+    const NAMES: [&str; 2] = ["respect", "ignore"];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Respect => "respect",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Ignore, Self::Respect].into_iter().find(|policy| policy.name() == name)
     }
 }

@@ -2,16 +2,17 @@
 
 use core::time::Duration;
 
-use rand::Rng;
+mod exporter;
+mod otlp;
+mod queue;
+mod retry;
 
-use crate::config::Export;
-use crate::model::{Metrics, MonoNanos};
-use crate::span::{Resource, Span};
+pub use exporter::{Exporter, MAX_IN_FLIGHT};
 
 /// A request that the host shall send to the collector.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExportCall {
-    /// Names this attempt towards [`Exporter::dispatched`].
+    /// Names this attempt towards [`Exporter::outcome`].
     pub id: CallId,
     /// Envoy's name of the cluster.
     pub cluster: String,
@@ -47,58 +48,3 @@ pub enum Outcome<'a> {
 
 /// How many bytes of an answer are worth reading.
 pub const MAX_ANSWER: usize = 64 * 1024;
-
-/// The queue and its deliveries, for one worker.
-#[derive(Debug)]
-pub struct Exporter {}
-
-impl Exporter {
-    /// An empty queue.
-    #[must_use]
-    pub fn new(config: &Export, resource: &Resource) -> Self {
-        let _ = (config, resource);
-        todo!("export helper")
-    }
-
-    /// Encodes `span` and takes it in, or drops and counts it.
-    pub fn push(&mut self, span: &Span, now: MonoNanos, metrics: &mut Metrics) {
-        let _ = (span, now, metrics);
-        todo!("export helper")
-    }
-
-    /// What is due. To be called on ticks only.
-    pub fn poll(&mut self, now: MonoNanos, metrics: &mut Metrics) -> Vec<ExportCall> {
-        let _ = (now, metrics);
-        todo!("export helper")
-    }
-
-    /// Takes the outcome of an attempt. An unknown id changes nothing.
-    pub fn outcome(
-        &mut self,
-        id: CallId,
-        outcome: &Outcome<'_>,
-        now: MonoNanos,
-        metrics: &mut Metrics,
-        rng: &mut impl Rng,
-    ) {
-        let _ = (id, outcome, now, metrics, rng);
-        todo!("export helper")
-    }
-
-    /// From now on batches go without waiting for company: the configuration is on its way out.
-    pub fn drain(&mut self) {
-        todo!("export helper")
-    }
-
-    /// Whether nothing waits and nothing is under way.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        todo!("export helper")
-    }
-
-    /// Drops and counts what is left: the time to drain is over.
-    pub fn abandon(&mut self, metrics: &mut Metrics) {
-        let _ = metrics;
-        todo!("export helper")
-    }
-}

@@ -1,13 +1,190 @@
 //! `tracestate` (Trace Context Level 2, section 3.3).
 
+use core::fmt;
+
+use super::text::trim_ows;
+
 /// A valid list of members, kept as the text that goes on; may be empty.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TraceState(String);
 
+/// Why headers are not a [`TraceState`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum TraceStateError {
+    /// A member whose key is missing, too long, or has a character that no key has.
+    Key,
+    /// More than 32 members.
+    TooManyMembers,
+    /// A member whose value is missing, too long, or has a character that no value has.
+    Value,
+}
+
 impl TraceState {
+    /// Combines the values of all `tracestate` headers of a request, in order.
+    ///
+    /// Empty members go, and so does the whitespace around members. Of members with one key the
+    /// first stays, which is the most recent. They do not spoil the list: a key must be unique by
+    /// the care of who adds it, not of who passes it on (section 3.5).
+    ///
+    /// # Errors
+    /// Says what keeps the headers from being a list; the whole of it must then be dropped.
+    pub fn parse<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TraceStateError> {
+        // No key is empty, so an empty slot equals none.
+        let mut keys: [&str; MAX_MEMBERS] = [""; MAX_MEMBERS];
+        let mut members: usize = 0;
+        let mut list = String::new();
+        for header in headers {
+            list.reserve(header.len().saturating_add(1));
+            for member in header.split(|byte| *byte == b',').map(trim_ows) {
+                if member.is_empty() {
+                    continue;
+                }
+                let (key, member) = parse_member(member)?;
+                let again = keys.contains(&key);
+                *keys.get_mut(members).ok_or(TraceStateError::TooManyMembers)? = key;
+                members = members.saturating_add(1);
+                if again {
+                    continue;
+                }
+                if !list.is_empty() {
+                    list.push(',');
+                }
+                list.push_str(member);
+            }
+        }
+        Ok(Self(list))
+    }
+
     /// The header value; empty when there is none.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether there is no member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for TraceStateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Key => "member of tracestate without a valid key",
+            Self::TooManyMembers => "tracestate of more than 32 members",
+            Self::Value => "member of tracestate without a valid value",
+        })
+    }
+}
+
+impl core::error::Error for TraceStateError {}
+
+/// The key of a member without outer whitespace, and the member as text.
+fn parse_member(member: &[u8]) -> Result<(&str, &str), TraceStateError> {
+    // All that the two grammars allow is ASCII, so what is not UTF-8 is in neither.
+    let text = core::str::from_utf8(member).map_err(|_| TraceStateError::Value)?;
+    let (key, value) = text.split_once('=').ok_or(TraceStateError::Value)?;
+    if !is_key(key.as_bytes()) {
+        return Err(TraceStateError::Key);
+    }
+    if !is_value(value.as_bytes()) {
+        return Err(TraceStateError::Value);
+    }
+    Ok((key, text))
+}
+
+/// Level 2 gives `@` no meaning of its own: a key of a multi-tenant system is a key like others.
+fn is_key(key: &[u8]) -> bool {
+    let [b'a'..=b'z' | b'0'..=b'9', rest @ ..] = key else { return false };
+    key.len() <= MAX_LENGTH
+        && rest.iter().all(
+            |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@'),
+        )
+}
+
+/// Blanks may lead, as they belong to the value; those at the end were trimmed with the member.
+fn is_value(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value.len() <= MAX_LENGTH
+        && value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'='))
+}
+
+/// Members in a list at most.
+const MAX_MEMBERS: usize = 32;
+
+/// Characters in a key at most, and in a value.
+const MAX_LENGTH: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(headers: &[&str], list: &str) {
+        let state = TraceState::parse(headers.iter().map(|h| h.as_bytes())).unwrap();
+        assert_eq!(state.as_str(), list);
+        assert_eq!(state.is_empty(), list.is_empty());
+    }
+
+    #[track_caller]
+    fn check_err(header: &[u8], message: &str) {
+        assert_eq!(TraceState::parse([header]).unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn headers_are_combined_in_order() {
+        check(&[], "");
+        check(&["", " \t,, "], "");
+        check(&["a=1,b=2", "", "c=3"], "a=1,b=2,c=3");
+        check(&["a=1 \t,\t b=2,", ",c= 3 "], "a=1,b=2,c= 3");
+    }
+
+    #[test]
+    fn of_one_key_the_first_member_stays() {
+        check(&["a=1,b=2,a=3", "b=4"], "a=1,b=2");
+        check(&["a=1,a@t=2,aa=3"], "a=1,a@t=2,aa=3");
+    }
+
+    #[test]
+    fn lengths_at_their_limits() {
+        let (key, value) = ("k".repeat(256), "v".repeat(256));
+        let member = format!("{key}={value}");
+        check(&[&member], &member);
+        check_err(format!("k{member}").as_bytes(), "member of tracestate without a valid key");
+        check_err(format!("{member}v").as_bytes(), "member of tracestate without a valid value");
+        let full: Vec<String> = (0..32).map(|i| format!("k{i}={value}")).collect();
+        check(&[&full.join(",")], &full.join(","));
+        check_err(
+            format!("{},x=1", full.join(",")).as_bytes(),
+            "tracestate of more than 32 members",
+        );
+        check_err(
+            format!("{},k1=1", full.join(",")).as_bytes(),
+            "tracestate of more than 32 members",
+        );
+    }
+
+    #[test]
+    fn the_grammar_byte_by_byte() {
+        for byte in (0..=u8::MAX).filter(|b| !matches!(b, b',' | b'=')) {
+            let key = [b'a', byte, b'=', b'1'];
+            let in_key =
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte);
+            assert_eq!(TraceState::parse([&key[..]]).is_ok(), in_key, "{byte:#x} in a key");
+            let first = [byte, b'=', b'1'];
+            let leads = byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            assert_eq!(TraceState::parse([&first[..]]).is_ok(), leads, "{byte:#x} first");
+            let value = [b'a', b'=', byte, b'1'];
+            let in_value = (0x20..=0x7e).contains(&byte);
+            assert_eq!(TraceState::parse([&value[..]]).is_ok(), in_value, "{byte:#x} in a value");
+        }
+        for bad in ["a", "a=", "a= \t", "=1", "=", "a=1=2", "a =1"] {
+            assert!(TraceState::parse([bad.as_bytes()]).is_err(), "{bad:?}");
+        }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::config::Sampling;
+use crate::config::{ParentPolicy, Sampling};
 use crate::model::{Headers, TraceId};
 use crate::propagation::ParentDecision;
+
+mod facts;
+
+use facts::Facts;
 
 /// Whether a span is recorded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,6 +70,156 @@ pub fn decide(
     parent: Option<ParentDecision>,
     trace_id: TraceId,
 ) -> Decision {
-    let _ = (sampling, request, parent, trace_id);
-    todo!("sampling helper")
+    let facts = Facts::new(request.headers);
+    let matched = sampling.rules.iter().enumerate().find(|(_, rule)| facts.fit(&rule.matches));
+    let rule = matched.map(|(index, _)| index);
+    let policy = matched.and_then(|(_, rule)| rule.parent).unwrap_or(sampling.parent);
+    let by_parent = match (policy, parent) {
+        (ParentPolicy::Respect, Some(ParentDecision::Debug | ParentDecision::Sample)) => {
+            Some(Verdict::RecordAndSample)
+        }
+        (ParentPolicy::Respect, Some(ParentDecision::Drop)) => Some(Verdict::Drop),
+        (ParentPolicy::Respect, Some(ParentDecision::Deferred) | None)
+        | (ParentPolicy::Ignore, _) => None,
+    };
+    if let Some(verdict) = by_parent {
+        return Decision { verdict, reason: Reason::Parent, rule };
+    }
+    let rate = matched.and_then(|(_, rule)| rule.rate).unwrap_or(sampling.rate);
+    Decision {
+        verdict: if rate.keeps(trace_id) { Verdict::RecordAndSample } else { Verdict::Drop },
+        reason: rule.map_or(Reason::Default, Reason::Rule),
+        rule,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::model::Headers;
+
+    fn sampling(json: &str) -> Sampling {
+        let json = format!(r#"{{"sampling": {json}}}"#);
+        Config::parse(json.as_bytes(), &|_| None).unwrap().sampling
+    }
+
+    fn get(path: &str) -> Headers {
+        [(":method", "GET"), (":path", path), (":authority", "shop")].into_iter().collect()
+    }
+
+    /// Low in its 56 random bits: recorded by rates near one only.
+    fn low() -> TraceId {
+        TraceId::from_hex(b"ffffffffffffffffff00000000000001").unwrap()
+    }
+
+    fn high() -> TraceId {
+        TraceId::from_hex(b"000000000000000000fffffffffffffe").unwrap()
+    }
+
+    const YES: Verdict = Verdict::RecordAndSample;
+    const NO: Verdict = Verdict::Drop;
+
+    #[test]
+    fn parents_decide_where_they_are_respected() {
+        use ParentDecision::{Debug, Deferred, Drop, Sample};
+        let respect = sampling(r#"{"rate": 0.5}"#);
+        let ignore = sampling(r#"{"rate": 0.5, "parent": "ignore"}"#);
+        let headers = get("/");
+        for (parent, id, respected, reason, ignored) in [
+            (None, low(), NO, Reason::Default, NO),
+            (None, high(), YES, Reason::Default, YES),
+            (Some(Sample), low(), YES, Reason::Parent, NO),
+            (Some(Debug), low(), YES, Reason::Parent, NO),
+            (Some(Drop), high(), NO, Reason::Parent, YES),
+            (Some(Deferred), low(), NO, Reason::Default, NO),
+            (Some(Deferred), high(), YES, Reason::Default, YES),
+        ] {
+            let request = Request { headers: &headers };
+            assert_eq!(
+                decide(&respect, request, parent, id),
+                Decision { verdict: respected, reason, rule: None },
+                "{parent:?} {id}"
+            );
+            assert_eq!(
+                decide(&ignore, request, parent, id),
+                Decision { verdict: ignored, reason: Reason::Default, rule: None },
+                "{parent:?} {id}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_matching_rule_decides() {
+        let sampling = sampling(
+            r#"{"rate": 0, "rules": [
+                {"name": "health", "match": {"path": {"prefix": "/health"}}, "rate": 0},
+                {"name": "edge", "match": {"path": {"prefix": "/edge"}}, "parent": "ignore"},
+                {"name": "half", "match": {"path": "/half"}, "rate": 0.5},
+                {"name": "all", "rate": 1}]}"#,
+        );
+        let sample = Some(ParentDecision::Sample);
+        for (path, parent, id, verdict, reason, rule) in [
+            ("/healthz?x", None, high(), NO, Reason::Rule(0), 0),
+            ("/healthz", sample, low(), YES, Reason::Parent, 0),
+            ("/edge", sample, high(), NO, Reason::Rule(1), 1),
+            ("/half", None, low(), NO, Reason::Rule(2), 2),
+            ("/half", None, high(), YES, Reason::Rule(2), 2),
+            ("/half", Some(ParentDecision::Deferred), high(), YES, Reason::Rule(2), 2),
+            ("/", None, low(), YES, Reason::Rule(3), 3),
+            ("/", Some(ParentDecision::Drop), low(), NO, Reason::Parent, 3),
+        ] {
+            let headers = get(path);
+            assert_eq!(
+                decide(&sampling, Request { headers: &headers }, parent, id),
+                Decision { verdict, reason, rule: Some(rule) },
+                "{path} {parent:?} {id}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_may_respect_what_the_configuration_ignores() {
+        let sampling = sampling(
+            r#"{"parent": "ignore", "rate": 1, "rules": [
+                {"name": "inner", "match": {"host": "shop"}, "parent": "respect"}]}"#,
+        );
+        let headers = get("/");
+        let request = Request { headers: &headers };
+        assert_eq!(
+            decide(&sampling, request, Some(ParentDecision::Drop), high()),
+            Decision { verdict: NO, reason: Reason::Parent, rule: Some(0) }
+        );
+    }
+
+    #[test]
+    fn rates_are_met_and_monotone() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let headers = get("/");
+        let rates = [0.0, 0.001, 0.05, 0.25, 0.5, 0.9, 1.0];
+        let samplings = rates.map(|rate| sampling(&format!(r#"{{"rate": {rate}}}"#)));
+        let mut recorded = [0_u32; 7];
+        let n = 50_000_u32;
+        for _ in 0..n {
+            let id = TraceId::random(&mut rng);
+            let mut before = NO;
+            for (sampling, count) in samplings.iter().zip(&mut recorded) {
+                let verdict = decide(sampling, Request { headers: &headers }, None, id).verdict;
+                assert!(before == NO || verdict == YES, "a larger rate lost {id}");
+                before = verdict;
+                *count += u32::from(verdict == YES);
+            }
+        }
+        for (rate, count) in rates.into_iter().zip(recorded) {
+            let expected = f64::from(n) * rate;
+            let deviation = (f64::from(n) * rate * (1.0 - rate)).sqrt();
+            assert!((f64::from(count) - expected).abs() <= 4.0 * deviation, "{rate}: {count}");
+        }
+    }
 }

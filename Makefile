@@ -1,0 +1,90 @@
+CARGO ?= cargo
+# Flags for every native cargo command.
+CARGO_FLAGS ?= --locked
+# The version of Envoy that the demo runs, and those that the end-to-end tests run with.
+ENVOY_VERSION ?= 1.40.0
+ENVOY_VERSIONS ?= 1.40.0 1.36.4
+TOOLS := tests/tools
+WASM := target/meshweft.wasm
+CLI := target/meshweft
+NATIVE_DIR = $(or $(CARGO_TARGET_DIR),target)
+
+export CARGO ENVOY_VERSION
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# One thing after the other: each of them uses all processors.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(WASM) $(CLI) ## The module target/meshweft.wasm and the native tool target/meshweft
+
+# Folders are among the prerequisites: they change when a file goes.
+$(WASM): Cargo.toml Cargo.lock filter/Cargo.toml $(shell find filter/src filter/core) $(wildcard $(TOOLS)/*.sh)
+	@$(TOOLS)/wasm-build.sh $@
+
+$(CLI): Cargo.toml Cargo.lock $(shell find filter/cli filter/core)
+	$(CARGO) build $(CARGO_FLAGS) --release -p meshweft-cli
+	@mkdir -p target && cp $(NATIVE_DIR)/release/meshweft $@.new && mv $@.new $@
+
+.PHONY: demo
+demo: ## A small mesh on this machine, and its traces as trees
+	@$(TOOLS)/demo.sh
+
+.PHONY: test
+test: doctor test-unit test-wasm test-host test-e2e ## All tests; fetches what they need
+
+.PHONY: test-unit
+test-unit: ## Tests of the core and the tool, natively
+	$(CARGO) test $(CARGO_FLAGS)
+
+.PHONY: test-wasm
+test-wasm: ## The core's tests again, as wasm in Node
+	@$(TOOLS)/wasm-test.sh
+
+.PHONY: test-host
+test-host: $(WASM) ## The module in an emulated host
+	$(CARGO) test $(CARGO_FLAGS) -p meshweft-host-tests
+
+.PHONY: test-e2e
+test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
+	@$(TOOLS)/e2e.sh $(ENVOY_VERSIONS)
+
+.PHONY: lint
+lint: doc ## Formatting, clippy and documentation, warnings as errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --exclude meshweft --all-targets -- -D warnings
+	@$(TOOLS)/wasm-lint.sh
+
+.PHONY: deny
+deny: ## Licences and sources of the dependencies
+	@$(TOOLS)/deny.sh
+
+.PHONY: fmt
+fmt: ## Formats the code
+	$(CARGO) fmt --all
+
+.PHONY: doc
+doc: ## Documentation of the crates, into target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --workspace --lib --no-deps
+
+.PHONY: envoy
+envoy: ## Fetches Envoy and prints where it is
+	@$(TOOLS)/fetch-envoy.sh $(ENVOY_VERSION)
+
+.PHONY: doctor
+doctor: ## Says which programs are missing on this machine
+	@$(TOOLS)/doctor.sh
+
+.PHONY: ci
+ci: ## What CI runs: test, lint, deny
+	@bash .ci/run
+
+.PHONY: clean
+clean: ## Removes what was built; what was fetched stays in the cache
+	$(CARGO) clean
+	@rm -rf target

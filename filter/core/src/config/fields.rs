@@ -1,0 +1,369 @@
+//! Every field of the configuration with its values and default: the one table that the parser
+//! reads by and the schema is made of.
+
+use super::{Format, Mode, ParentPolicy};
+
+/// A named value of an object.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub kind: Kind,
+}
+
+/// What a field may hold.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Names of attributes and scalars.
+    Attributes,
+    /// One of some words.
+    Choice {
+        of: &'static [&'static str],
+        default: &'static str,
+    },
+    /// Words of a list, each at most once.
+    Choices {
+        of: &'static [&'static str],
+        default: &'static [&'static str],
+    },
+    /// A cluster's name, or a service and its port.
+    Cluster,
+    /// Names of headers and their values.
+    Headers,
+    Integer(&'static Integer),
+    /// A matcher.
+    Matcher,
+    /// Names of headers and a matcher each.
+    Matchers,
+    /// An object; `required` is the one field that it needs.
+    Object {
+        fields: &'static [Field],
+        required: Option<&'static str>,
+    },
+    Period(&'static Period),
+    /// A number from 0 to 1.
+    Rate {
+        default: Option<f64>,
+    },
+    /// A list of rules.
+    Rules,
+    Text(&'static Text),
+}
+
+/// A whole number with its bounds.
+#[derive(Debug)]
+pub(super) struct Integer {
+    pub min: u32,
+    pub max: u32,
+    pub default: Option<u32>,
+}
+
+/// A duration with its bounds, each as it is written.
+#[derive(Debug)]
+pub(super) struct Period {
+    pub min: &'static str,
+    pub max: &'static str,
+    pub default: &'static str,
+}
+
+/// A text with its bounds.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// Characters at most; one at least.
+    pub max: usize,
+    /// What the whole text must match; for the schema.
+    pub pattern: Option<&'static str>,
+    /// The same for the parser.
+    pub valid: fn(&str) -> bool,
+    /// The same in words.
+    pub allowed: &'static str,
+    pub default: Option<&'static str>,
+}
+
+// === Limits ===
+
+/// Rules at most.
+pub(super) const MAX_RULES: usize = 1000;
+/// Service attributes at most.
+pub(super) const MAX_ATTRIBUTES: usize = 128;
+/// Headers of one map at most.
+pub(super) const MAX_HEADERS: usize = 64;
+/// Items of an any-of matcher at most.
+pub(super) const MAX_ANY_OF: usize = 1000;
+/// The one protocol.
+pub(super) const OTLP_HTTP: &str = "otlp/http";
+/// Numbers and units of a duration.
+pub(super) const PERIOD_PATTERN: &str = "^(0|[1-9][0-9]{0,8})(ms|s|m|h)$";
+/// Header values with variables in them.
+pub(super) const VALUE_PATTERN: &str =
+    r"^([\t\u0020-\u0023\u0025-\u007e]|\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\})*$";
+/// Characters of a header value at most, before and after its variables are filled in.
+pub(super) const MAX_VALUE: usize = 8192;
+
+pub(super) const BATCH_SPANS: Integer = Integer { min: 1, max: 65_536, default: Some(512) };
+pub(super) const BATCH_BYTES: Integer =
+    Integer { min: 1024, max: 64 << 20, default: Some(1 << 20) };
+pub(super) const QUEUE_SPANS: Integer = Integer { min: 1, max: 1_000_000, default: Some(8192) };
+pub(super) const QUEUE_BYTES: Integer =
+    Integer { min: 1024, max: 256 << 20, default: Some(16 << 20) };
+pub(super) const PORT: Integer = Integer { min: 1, max: 65_535, default: None };
+pub(super) const VALUE_LENGTH: Integer = Integer { min: 1, max: 65_536, default: Some(256) };
+
+pub(super) const INTERVAL: Period = Period { min: "10ms", max: "1m", default: "1s" };
+pub(super) const RETRY_ELAPSED: Period = Period { min: "10ms", max: "24h", default: "5m" };
+pub(super) const RETRY_INITIAL: Period = Period { min: "10ms", max: "5m", default: "500ms" };
+pub(super) const RETRY_MAX: Period = Period { min: "10ms", max: "1h", default: "30s" };
+pub(super) const TIMEOUT: Period = Period { min: "10ms", max: "5m", default: "5s" };
+
+pub(super) const AUTHORITY: Text = Text {
+    max: 255,
+    pattern: Some(r"^[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]+$"),
+    valid: |text| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~!$&'()*+,;=:%[]-".contains(&b))
+    },
+    allowed: "is a host with or without a port, at most 255 characters",
+    default: None,
+};
+pub(super) const CLUSTER: Text = Text {
+    max: 512,
+    pattern: Some(r"^[\u0020-\u007e]+$"),
+    valid: |text| text.bytes().all(|b| matches!(b, b' '..=b'~')),
+    allowed: "is the name of an Envoy cluster, 1 to 512 printable ASCII characters",
+    default: None,
+};
+pub(super) const LABEL: Text = Text {
+    max: 1024,
+    pattern: None,
+    valid: |_| true,
+    allowed: "is a text of 1 to 1024 characters",
+    default: None,
+};
+pub(super) const PATH: Text = Text {
+    max: 2048,
+    pattern: Some(r"^/[!-\u0022\u0024-~]*$"),
+    valid: |text| {
+        text.starts_with('/') && text.bytes().all(|b| matches!(b, b'!'..=b'~') && b != b'#')
+    },
+    allowed: "is a path from /, of printable ASCII without blanks and #, at most 2048 characters",
+    default: Some("/v1/traces"),
+};
+pub(super) const RULE_NAME: Text = Text {
+    max: 40,
+    pattern: Some("^[a-z0-9_-]+$"),
+    valid: |text| text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')),
+    allowed: "are 1 to 40 of a-z, 0-9, _ and -",
+    default: None,
+};
+pub(super) const SERVICE: Text = Text {
+    max: 253,
+    pattern: Some("^[A-Za-z0-9.-]+$"),
+    valid: |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')),
+    allowed: "is a host name, at most 253 characters",
+    default: None,
+};
+/// The text in a matcher, of whatever form.
+pub(super) const PATTERN: Text = Text {
+    max: 4096,
+    pattern: None,
+    valid: |_| true,
+    allowed: "is a text of 1 to 4096 characters",
+    default: None,
+};
+/// What a field of a matcher may look like.
+pub(super) const MATCHER_ALLOWED: &str = "is a string, a list, or an object with one of \
+    exact, prefix, suffix, contains, glob, regex, present";
+
+// === The table ===
+
+pub(super) const CONFIG: &[Field] = &[
+    Field {
+        name: "mode",
+        about: "Which side of the workload the filter stands on.",
+        kind: Kind::Choice { of: &Mode::NAMES, default: Mode::Auto.name() },
+    },
+    object("service", "Who the spans are from; what is absent is derived from the node.", SERVICES),
+    object("propagation", "Which headers are read and written.", PROPAGATION),
+    object("sampling", "What is recorded.", SAMPLING),
+    object("spans", "What spans look like.", SPANS),
+    Field {
+        name: "export",
+        about: "Where spans go. Without it context is passed on and nothing is recorded.",
+        kind: Kind::Object { fields: EXPORT, required: Some("cluster") },
+    },
+];
+
+pub(super) const SERVICES: &[Field] = &[
+    Field { name: "name", about: "service.name", kind: Kind::Text(&LABEL) },
+    Field { name: "namespace", about: "service.namespace", kind: Kind::Text(&LABEL) },
+    Field { name: "version", about: "service.version", kind: Kind::Text(&LABEL) },
+    Field { name: "environment", about: "deployment.environment.name", kind: Kind::Text(&LABEL) },
+    Field {
+        name: "attributes",
+        about: "Further resource attributes: strings, numbers, booleans.",
+        kind: Kind::Attributes,
+    },
+];
+
+pub(super) const PROPAGATION: &[Field] = &[
+    Field {
+        name: "extract",
+        about: "Formats to read; the first valid one wins.",
+        kind: Kind::Choices { of: &Format::NAMES, default: &["tracecontext", "b3", "b3multi"] },
+    },
+    Field {
+        name: "inject",
+        about: "Formats to write always.",
+        kind: Kind::Choices { of: &Format::NAMES, default: &["tracecontext"] },
+    },
+];
+
+pub(super) const SAMPLING: &[Field] = &[
+    Field {
+        name: "parent",
+        about: "What a valid parent decides: everything, or nothing.",
+        kind: Kind::Choice { of: &ParentPolicy::NAMES, default: ParentPolicy::Respect.name() },
+    },
+    Field {
+        name: "rate",
+        about: "The share of new traces that are recorded when no rule matches.",
+        kind: Kind::Rate { default: Some(1.0) },
+    },
+    Field { name: "rules", about: "The first rule that matches decides.", kind: Kind::Rules },
+];
+
+pub(super) const RULE: &[Field] = &[
+    Field {
+        name: "name",
+        about: "Unique; appears in metrics and in the reason of a decision.",
+        kind: Kind::Text(&RULE_NAME),
+    },
+    object("match", "Which requests it is for: all given fields must hold.", MATCH),
+    Field {
+        name: "rate",
+        about: "The share of requests it records; absent: sampling.rate.",
+        kind: Kind::Rate { default: None },
+    },
+    Field {
+        name: "parent",
+        about: "Overrides sampling.parent.",
+        kind: Kind::Choice { of: &ParentPolicy::NAMES, default: "" },
+    },
+];
+
+pub(super) const MATCH: &[Field] = &[
+    Field {
+        name: "host",
+        about: "The authority without its port; case does not matter.",
+        kind: Kind::Matcher,
+    },
+    Field { name: "path", about: "The path without its query.", kind: Kind::Matcher },
+    Field { name: "method", about: "The method; case matters.", kind: Kind::Matcher },
+    Field {
+        name: "headers",
+        about: "Lower-case names and a matcher each; several values are joined by a comma.",
+        kind: Kind::Matchers,
+    },
+];
+
+pub(super) const SPANS: &[Field] = &[Field {
+    name: "max_value_length",
+    about: "Longer string values are cut to this many bytes.",
+    kind: Kind::Integer(&VALUE_LENGTH),
+}];
+
+pub(super) const EXPORT: &[Field] = &[
+    Field {
+        name: "protocol",
+        about: "OTLP over HTTP with protobuf.",
+        kind: Kind::Choice { of: &[OTLP_HTTP], default: OTLP_HTTP },
+    },
+    Field {
+        name: "cluster",
+        about: "Envoy's name of the collector's cluster, or {service, port} for Istio's \
+            outbound|port||service.",
+        kind: Kind::Cluster,
+    },
+    Field { name: "path", about: "The path of the request.", kind: Kind::Text(&PATH) },
+    Field {
+        name: "authority",
+        about: "The authority of the request; default: the cluster's name or service:port.",
+        kind: Kind::Text(&AUTHORITY),
+    },
+    Field {
+        name: "headers",
+        about: "Further headers; ${NAME} is an environment variable, $$ a dollar sign.",
+        kind: Kind::Headers,
+    },
+    Field { name: "timeout", about: "How long an answer may take.", kind: Kind::Period(&TIMEOUT) },
+    object("batch", "When a batch goes: whichever comes first.", BATCH),
+    object("queue", "What may wait, for each worker.", QUEUE),
+    object("retry", "What happens after a failure: exponential back-off with jitter.", RETRY),
+];
+
+pub(super) const TARGET: &[Field] = &[
+    Field { name: "service", about: "The collector's host.", kind: Kind::Text(&SERVICE) },
+    Field { name: "port", about: "Its port.", kind: Kind::Integer(&PORT) },
+];
+
+pub(super) const BATCH: &[Field] = &[
+    Field {
+        name: "max_spans",
+        about: "Spans in one request at most.",
+        kind: Kind::Integer(&BATCH_SPANS),
+    },
+    Field {
+        name: "max_bytes",
+        about: "Bytes of one request's spans at most.",
+        kind: Kind::Integer(&BATCH_BYTES),
+    },
+    Field {
+        name: "interval",
+        about: "The longest that a span waits for company.",
+        kind: Kind::Period(&INTERVAL),
+    },
+];
+
+pub(super) const QUEUE: &[Field] = &[
+    Field { name: "max_spans", about: "Spans at most.", kind: Kind::Integer(&QUEUE_SPANS) },
+    Field { name: "max_bytes", about: "Bytes at most.", kind: Kind::Integer(&QUEUE_BYTES) },
+];
+
+pub(super) const RETRY: &[Field] = &[
+    Field { name: "initial", about: "The first pause.", kind: Kind::Period(&RETRY_INITIAL) },
+    Field {
+        name: "max",
+        about: "The longest pause, also the bound of a Retry-After.",
+        kind: Kind::Period(&RETRY_MAX),
+    },
+    Field {
+        name: "max_elapsed",
+        about: "A batch that has failed for this long is dropped.",
+        kind: Kind::Period(&RETRY_ELAPSED),
+    },
+];
+
+/// The forms of a matcher that is an object, but for `present`.
+pub(super) const FORMS: &[&str] = &["exact", "prefix", "suffix", "contains", "glob", "regex"];
+
+/// Attributes that have fields of their own.
+pub(super) const OWN_ATTRIBUTES: [&str; 4] =
+    ["service.name", "service.namespace", "service.version", "deployment.environment.name"];
+
+/// Headers that the export writes itself, or that belong to the connection.
+pub(super) const OWN_HEADERS: [&str; 11] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+const fn object(name: &'static str, about: &'static str, fields: &'static [Field]) -> Field {
+    Field { name, about, kind: Kind::Object { fields, required: None } }
+}

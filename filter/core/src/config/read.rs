@@ -1,0 +1,464 @@
+//! From JSON to a [`Config`].
+
+use super::error::{ConfigError, Problem, quoted, step};
+use super::fields::{self, Field};
+use super::json::Json;
+use super::matcher::{Case, RegexError};
+use super::node::{Faults, Node, Object};
+use super::text::{header_value, is_header_name};
+use super::{
+    Batch, Config, Export, Format, Match, Mode, ParentPolicy, Propagation, Queue, Rate, Retry,
+    Rule, Sampling, Scalar, Service, Spans, StringMatcher,
+};
+
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads `text`; the errors are never empty.
+pub(super) fn config(text: &[u8], env: Env<'_>) -> Result<Config, Vec<ConfigError>> {
+    let json = Json::parse(text).map_err(|error| vec![error])?;
+    let mut faults = Faults::default();
+    let root = Node { path: "$".to_owned(), json: &json };
+    let config =
+        root.object(fields::CONFIG, &mut faults).map(|object| whole(&object, env, &mut faults));
+    let errors = faults.into_errors();
+    match config {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(errors),
+    }
+}
+
+fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
+    // A part that is absent reads like an empty one: defaults stand in one place.
+    let mut part = |name, fields: &[Field]| object.object(name, fields, faults).unwrap_or_default();
+    let services = part("service", fields::SERVICES);
+    let formats = part("propagation", fields::PROPAGATION);
+    let samples = part("sampling", fields::SAMPLING);
+    let spans = part("spans", fields::SPANS);
+    let exports = object.object("export", fields::EXPORT, faults);
+    Config {
+        mode: object
+            .get("mode")
+            .and_then(|node| node.word(&Mode::NAMES, faults))
+            .and_then(Mode::from_name)
+            .unwrap_or_default(),
+        service: service(&services, faults),
+        propagation: propagation(&formats, faults),
+        sampling: sampling(&samples, faults),
+        spans: Spans {
+            max_value_length: spans.integer("max_value_length", &fields::VALUE_LENGTH, faults),
+        },
+        export: exports.and_then(|object| export(&object, env, faults)),
+    }
+}
+
+fn service(object: &Object<'_>, faults: &mut Faults) -> Service {
+    Service {
+        name: object.text("name", &fields::LABEL, faults),
+        namespace: object.text("namespace", &fields::LABEL, faults),
+        version: object.text("version", &fields::LABEL, faults),
+        environment: object.text("environment", &fields::LABEL, faults),
+        attributes: object
+            .get("attributes")
+            .map(|node| attributes(&node, faults))
+            .unwrap_or_default(),
+    }
+}
+
+fn attributes(node: &Node<'_>, faults: &mut Faults) -> Vec<(String, Scalar)> {
+    const ALLOWED: &str = "is a map of at most 128 names to strings, numbers, booleans";
+    let Some(map) = node.map(ALLOWED, faults) else { return Vec::new() };
+    if map.len() > fields::MAX_ATTRIBUTES {
+        node.wrong_value(format!("a map of {}", map.len()), ALLOWED, faults);
+        return Vec::new();
+    }
+    let mut attributes = Vec::with_capacity(map.len());
+    for (name, node) in map.iter() {
+        if fields::OWN_ATTRIBUTES.contains(&name) {
+            let allowed = "are names without a field of their own in $.service";
+            node.wrong_value(quoted(name), allowed, faults);
+        } else if name.is_empty() || name.chars().count() > fields::LABEL.max {
+            node.wrong_value(quoted(name), "are names of 1 to 1024 characters", faults);
+        } else if let Some(value) = scalar(&node, faults) {
+            attributes.push((name.to_owned(), value));
+        }
+    }
+    attributes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    attributes
+}
+
+fn scalar(node: &Node<'_>, faults: &mut Faults) -> Option<Scalar> {
+    match node.json {
+        Json::Bool(value) => Some(Scalar::Bool(*value)),
+        // A `WasmPlugin` makes a double of every number: only its value can tell them apart.
+        Json::Number(number) => {
+            let double = number.as_f64()?;
+            Some(
+                number
+                    .as_i64()
+                    .or_else(|| whole_number(double))
+                    .map_or(Scalar::Double(double), Scalar::Int),
+            )
+        }
+        Json::String(_) => node.text(&fields::LABEL, faults).map(|s| Scalar::String(s.to_owned())),
+        Json::Array(_) | Json::Null | Json::Object(_) => {
+            node.wrong_type("is a string, a number or a boolean", faults);
+            None
+        }
+    }
+}
+
+/// `double` as an integer, if it is one that a double can count to.
+fn whole_number(double: f64) -> Option<i64> {
+    const COUNTABLE: f64 = 9_007_199_254_740_992.0;
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
+    (double.fract() == 0.0 && double.abs() <= COUNTABLE).then_some(double as i64)
+}
+
+fn propagation(object: &Object<'_>, faults: &mut Faults) -> Propagation {
+    let mut list = |name, default: &[Format]| {
+        object.get(name).map_or_else(|| default.to_vec(), |node| formats(&node, faults))
+    };
+    Propagation {
+        extract: list("extract", &[Format::TraceContext, Format::B3, Format::B3Multi]),
+        inject: list("inject", &[Format::TraceContext]),
+    }
+}
+
+fn formats(node: &Node<'_>, faults: &mut Faults) -> Vec<Format> {
+    let mut formats = Vec::new();
+    for item in node.items(Format::NAMES.len(), "formats", faults) {
+        let Some(word) = item.word(&Format::NAMES, faults) else { continue };
+        let Some(format) = Format::from_name(word) else { continue };
+        if formats.contains(&format) {
+            faults.add(item.path, Problem::DuplicateValue { value: quoted(word) });
+        } else {
+            formats.push(format);
+        }
+    }
+    formats
+}
+
+fn sampling(object: &Object<'_>, faults: &mut Faults) -> Sampling {
+    Sampling {
+        parent: parent(object, faults).unwrap_or_default(),
+        rate: object.get("rate").and_then(|node| node.rate(faults)).unwrap_or(Rate::ALL),
+        rules: object.get("rules").map(|node| rules(&node, faults)).unwrap_or_default(),
+    }
+}
+
+fn parent(object: &Object<'_>, faults: &mut Faults) -> Option<ParentPolicy> {
+    let word = object.get("parent")?.word(&ParentPolicy::NAMES, faults)?;
+    ParentPolicy::from_name(word)
+}
+
+fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for item in node.items(fields::MAX_RULES, "rules", faults) {
+        let Some(object) = item.object(fields::RULE, faults) else { continue };
+        let Some(rule) = rule(&object, faults) else { continue };
+        if rules.iter().any(|other| other.name == rule.name) {
+            let path = step(&item.path, "name");
+            faults.add(path, Problem::DuplicateValue { value: quoted(&rule.name) });
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
+    let matches = object
+        .object("match", fields::MATCH, faults)
+        .map(|object| matches(&object, faults))
+        .unwrap_or_default();
+    let rate = object.get("rate").and_then(|node| node.rate(faults));
+    let parent = parent(object, faults);
+    let Some(name) = object.get("name") else {
+        let reason = "a rule needs a name of its own";
+        faults.add(step(&object.path, "name"), Problem::Missing { reason });
+        return None;
+    };
+    let name = name.text(&fields::RULE_NAME, faults)?.to_owned();
+    Some(Rule { name, matches, rate, parent })
+}
+
+fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
+    let mut field =
+        |name, subject| object.get(name).and_then(|node| matcher(&node, subject, faults));
+    Match {
+        host: field("host", Subject::Host),
+        path: field("path", Subject::Path),
+        method: field("method", Subject::Other),
+        headers: object
+            .get("headers")
+            .map(|node| header_matchers(&node, faults))
+            .unwrap_or_default(),
+    }
+}
+
+fn header_matchers(node: &Node<'_>, faults: &mut Faults) -> Vec<(String, StringMatcher)> {
+    const ALLOWED: &str = "is a map of at most 64 header names to matchers";
+    let Some(map) = node.map(ALLOWED, faults) else { return Vec::new() };
+    if map.len() > fields::MAX_HEADERS {
+        node.wrong_value(format!("a map of {}", map.len()), ALLOWED, faults);
+        return Vec::new();
+    }
+    let mut matchers = Vec::with_capacity(map.len());
+    for (name, node) in map.iter() {
+        if !is_header_name(name) || name == "host" {
+            let allowed = "are header names in lower case; the host, the path and the method \
+                have fields of their own";
+            node.wrong_value(quoted(name), allowed, faults);
+        } else if let Some(matcher) = matcher(&node, Subject::Other, faults) {
+            matchers.push((name.to_owned(), matcher));
+        }
+    }
+    matchers
+}
+
+/// What a matcher is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Subject {
+    Host,
+    Other,
+    Path,
+}
+
+fn matcher(node: &Node<'_>, subject: Subject, faults: &mut Faults) -> Option<StringMatcher> {
+    match node.json {
+        Json::Array(items) if !items.is_empty() => {
+            let items = node.items(fields::MAX_ANY_OF, "matchers", faults);
+            let matchers: Vec<_> =
+                items.iter().filter_map(|item| one_matcher(item, subject, faults)).collect();
+            Some(StringMatcher::any_of(matchers))
+        }
+        _ => one_matcher(node, subject, faults),
+    }
+}
+
+fn one_matcher(node: &Node<'_>, subject: Subject, faults: &mut Faults) -> Option<StringMatcher> {
+    match node.json {
+        Json::String(_) => literal("exact", node, subject, faults),
+        Json::Object(_) => {
+            let map = node.map(fields::MATCHER_ALLOWED, faults)?;
+            let mut fields = map.iter();
+            let (Some((form, value)), None) = (fields.next(), fields.next()) else {
+                let found = format!("an object of {}", map.len());
+                node.wrong_value(found, fields::MATCHER_ALLOWED, faults);
+                return None;
+            };
+            match (form, value.json) {
+                ("present", Json::Bool(present)) => Some(StringMatcher::present(*present)),
+                ("present", _) => {
+                    value.wrong_type("is true or false", faults);
+                    None
+                }
+                (form, _) if fields::FORMS.contains(&form) => {
+                    literal(form, &value, subject, faults)
+                }
+                _ => {
+                    let forms = || fields::FORMS.iter().copied().chain(["present"]);
+                    let allowed = forms().collect::<Vec<_>>().join(", ");
+                    let nearest = super::error::nearest(form, forms());
+                    faults.add(value.path, Problem::UnknownField { nearest, allowed });
+                    None
+                }
+            }
+        }
+        Json::Array(_) => {
+            let allowed = "is a list of at least one string or form, not of lists";
+            node.wrong_value("this list".to_owned(), allowed, faults);
+            None
+        }
+        Json::Bool(_) | Json::Null | Json::Number(_) => {
+            node.wrong_type(fields::MATCHER_ALLOWED, faults);
+            None
+        }
+    }
+}
+
+fn literal(
+    form: &str,
+    node: &Node<'_>,
+    subject: Subject,
+    faults: &mut Faults,
+) -> Option<StringMatcher> {
+    // The one empty text that means something: a header without a value.
+    if form == "exact" && *node.json == Json::String(String::new()) {
+        return Some(StringMatcher::exact("", Case::Exact));
+    }
+    let text = node.text(&fields::PATTERN, faults)?;
+    if form != "regex" && form != "glob" {
+        if subject == Subject::Path && text.contains('?') {
+            let allowed = "is a path without a query, which is not compared";
+            node.wrong_value(quoted(text), allowed, faults);
+            return None;
+        }
+        if subject == Subject::Host && form == "exact" && has_port(text) {
+            let allowed = "is a host without its port, which is not compared";
+            node.wrong_value(quoted(text), allowed, faults);
+            return None;
+        }
+    }
+    let case = if subject == Subject::Host { Case::Lower } else { Case::Exact };
+    let result: Result<StringMatcher, RegexError> = match form {
+        "contains" => StringMatcher::contains(text, case),
+        "exact" => Ok(StringMatcher::exact(text, case)),
+        "glob" => StringMatcher::glob(text, case),
+        "prefix" => Ok(StringMatcher::prefix(text, case)),
+        "suffix" => Ok(StringMatcher::suffix(text, case)),
+        _ => StringMatcher::regex(text, case),
+    };
+    result
+        .map_err(|error| {
+            faults.add(&*node.path, Problem::Regex { reason: error.to_string() });
+        })
+        .ok()
+}
+
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn export(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Option<Export> {
+    let protocol = object.get("protocol");
+    protocol.and_then(|node| node.word(&[fields::OTLP_HTTP], faults));
+    let path = object.text("path", &fields::PATH, faults).unwrap_or_default();
+    let authority = object.text("authority", &fields::AUTHORITY, faults);
+    let headers = object.get("headers").map(|node| headers(&node, env, faults)).unwrap_or_default();
+    let timeout = object.period("timeout", &fields::TIMEOUT, faults);
+    let batch = batch(&object.object("batch", fields::BATCH, faults).unwrap_or_default(), faults);
+    let queue = queue(&object.object("queue", fields::QUEUE, faults).unwrap_or_default(), faults);
+    let retry = retry(&object.object("retry", fields::RETRY, faults).unwrap_or_default(), faults);
+    cross_checks(&batch, &queue, &retry, faults);
+    let Some(node) = object.get("cluster") else {
+        let reason = "export needs the cluster that spans go to";
+        faults.add(step(&object.path, "cluster"), Problem::Missing { reason });
+        return None;
+    };
+    let (cluster, derived) = cluster(&node, faults)?;
+    let Some(authority) = authority.or(derived) else {
+        if object.get("authority").is_none() {
+            let reason = "the name of the cluster cannot stand for the authority of a request";
+            faults.add(step(&object.path, "authority"), Problem::Missing { reason });
+        }
+        return None;
+    };
+    Some(Export { cluster, path, authority, headers, timeout, batch, queue, retry })
+}
+
+/// The cluster's name, and the authority that follows from it.
+fn cluster(node: &Node<'_>, faults: &mut Faults) -> Option<(String, Option<String>)> {
+    match node.json {
+        Json::String(_) => {
+            let name = node.text(&fields::CLUSTER, faults)?;
+            let authority = match name.split('|').collect::<Vec<_>>().as_slice() {
+                // Istio: direction, port, subset, host.
+                [_, port, _, host] => format!("{host}:{port}"),
+                _ => name.to_owned(),
+            };
+            let valid = authority.chars().count() <= fields::AUTHORITY.max
+                && (fields::AUTHORITY.valid)(&authority);
+            Some((name.to_owned(), valid.then_some(authority)))
+        }
+        Json::Object(_) => {
+            let object = node.object(fields::TARGET, faults)?;
+            let mut need = |name, reason| {
+                let value = object.get(name);
+                if value.is_none() {
+                    faults.add(step(&object.path, name), Problem::Missing { reason });
+                }
+                value
+            };
+            let service = need("service", "the host of the collector");
+            let port = need("port", "the port of the collector");
+            let service = service.and_then(|node| node.text(&fields::SERVICE, faults));
+            let port = port.and_then(|node| node.integer(&fields::PORT, faults));
+            let (service, port) = (service?, port?);
+            Some((format!("outbound|{port}||{service}"), Some(format!("{service}:{port}"))))
+        }
+        Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
+            node.wrong_type("is the name of a cluster, or {service, port}", faults);
+            None
+        }
+    }
+}
+
+fn headers(node: &Node<'_>, env: Env<'_>, faults: &mut Faults) -> Vec<(String, String)> {
+    const ALLOWED: &str = "is a map of at most 64 header names to strings";
+    let Some(map) = node.map(ALLOWED, faults) else { return Vec::new() };
+    if map.len() > fields::MAX_HEADERS {
+        node.wrong_value(format!("a map of {}", map.len()), ALLOWED, faults);
+        return Vec::new();
+    }
+    let mut headers = Vec::with_capacity(map.len());
+    for (name, node) in map.iter() {
+        if !is_header_name(name) || fields::OWN_HEADERS.contains(&name) {
+            let allowed = "are header names in lower case, but not those that the export itself \
+                or the connection sets";
+            node.wrong_value(quoted(name), allowed, faults);
+            continue;
+        }
+        let Json::String(value) = node.json else {
+            node.wrong_type("is a string", faults);
+            continue;
+        };
+        match header_value(value, env) {
+            Ok(value) => headers.push((name.to_owned(), value)),
+            Err(problem) => faults.add(node.path, problem),
+        }
+    }
+    headers
+}
+
+fn batch(object: &Object<'_>, faults: &mut Faults) -> Batch {
+    Batch {
+        max_spans: object.integer("max_spans", &fields::BATCH_SPANS, faults),
+        max_bytes: object.integer("max_bytes", &fields::BATCH_BYTES, faults),
+        interval: object.period("interval", &fields::INTERVAL, faults),
+    }
+}
+
+fn queue(object: &Object<'_>, faults: &mut Faults) -> Queue {
+    Queue {
+        max_spans: object.integer("max_spans", &fields::QUEUE_SPANS, faults),
+        max_bytes: object.integer("max_bytes", &fields::QUEUE_BYTES, faults),
+    }
+}
+
+fn retry(object: &Object<'_>, faults: &mut Faults) -> Retry {
+    Retry {
+        initial: object.period("initial", &fields::RETRY_INITIAL, faults),
+        max: object.period("max", &fields::RETRY_MAX, faults),
+        max_elapsed: object.period("max_elapsed", &fields::RETRY_ELAPSED, faults),
+    }
+}
+
+/// Fields that bound one another, defaults included.
+fn cross_checks(batch: &Batch, queue: &Queue, retry: &Retry, faults: &mut Faults) {
+    let mut at_most = |path: &str, value: String, bound, limit: String, holds: bool| {
+        if !holds {
+            faults.add(path, Problem::Conflict { value, bound, limit });
+        }
+    };
+    at_most(
+        "$.export.batch.max_spans",
+        batch.max_spans.to_string(),
+        "$.export.queue.max_spans",
+        queue.max_spans.to_string(),
+        batch.max_spans <= queue.max_spans,
+    );
+    at_most(
+        "$.export.batch.max_bytes",
+        batch.max_bytes.to_string(),
+        "$.export.queue.max_bytes",
+        queue.max_bytes.to_string(),
+        batch.max_bytes <= queue.max_bytes,
+    );
+    at_most(
+        "$.export.retry.initial",
+        format!("{:?}", retry.initial),
+        "$.export.retry.max",
+        format!("{:?}", retry.max),
+        retry.initial <= retry.max,
+    );
+}

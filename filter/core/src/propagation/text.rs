@@ -1,0 +1,74 @@
+//! Pieces of text that the formats share.
+
+/// `value` without the optional whitespace that HTTP allows around it (RFC 9110, section 5.5).
+pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The byte that two characters of lower-case hex stand for.
+pub(super) fn hex_byte(text: &[u8]) -> Option<u8> {
+    let [high, low] = text else { return None };
+    Some(hex_digit(*high)? << 4 | hex_digit(*low)?)
+}
+
+/// Appends `bytes` in lower-case hex. Far cheaper than `format!`, and this runs for every request.
+pub(super) fn push_hex(out: &mut String, bytes: &[u8]) {
+    for &byte in bytes {
+        out.push(hex_char(byte >> 4));
+        out.push(hex_char(byte & 0x0f));
+    }
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte.wrapping_sub(b'0')),
+        b'a'..=b'f' => Some(byte.wrapping_sub(b'a').wrapping_add(10)),
+        _ => None,
+    }
+}
+
+fn hex_char(nibble: u8) -> char {
+    let first = if nibble < 10 { b'0' } else { b'a'.wrapping_sub(10) };
+    char::from(first.wrapping_add(nibble))
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn only_spaces_and_tabs_are_trimmed() {
+        for (value, trimmed) in [
+            (&b""[..], &b""[..]),
+            (b" \t ", b""),
+            (b"\t a b \t", b"a b"),
+            (b"a\r", b"a\r"),
+            (b"\x0ba", b"\x0ba"),
+            (b"\xa0a", b"\xa0a"),
+        ] {
+            assert_eq!(trim_ows(value), trimmed);
+        }
+    }
+
+    #[test]
+    fn hex_of_every_byte_round_trips() {
+        for byte in 0..=u8::MAX {
+            let mut text = String::new();
+            push_hex(&mut text, &[byte]);
+            assert_eq!(text, format!("{byte:02x}"));
+            assert_eq!(hex_byte(text.as_bytes()), Some(byte));
+        }
+        for bad in ["", "0", "000", "0A", "F0", "+1", " 1", "0x"] {
+            assert_eq!(hex_byte(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Every hostcall that the module imports, with every status: no answer traps the VM.
+
+mod common;
+
+use std::time::Duration;
+
+use meshweft_host_tests::{
+    CONFIGURATION, HostEmulator, STATUSES, Status, Trap, answer, ok_answer, request,
+};
+
+/// Statuses that do trap: the SDK makes these two calls in its own dispatcher and panics on
+/// what the ABI does not define for them. Envoy answers them only as listed under `safe`, and
+/// answers routed by the SDK need them.
+const EXCEPTIONS: &[Exception] = &[
+    Exception {
+        // Called with the id of a context that the host has just entered: Envoy finds it.
+        hostcall: "proxy_set_effective_context",
+        safe: &[Status::Ok],
+    },
+    Exception {
+        // Envoy: no such cluster or a missing pseudo header, or a request that does not start.
+        hostcall: "proxy_http_call",
+        safe: &[Status::Ok, Status::BadArgument, Status::InternalFailure],
+    },
+];
+
+struct Exception {
+    hostcall: &'static str,
+    safe: &'static [Status],
+}
+
+impl Exception {
+    fn traps(hostcall: &str, status: u32) -> bool {
+        let exception = EXCEPTIONS.iter().find(|exception| exception.hostcall == hostcall);
+        exception.is_some_and(|exception| exception.safe.iter().all(|safe| *safe as u32 != status))
+    }
+}
+
+/// A life from the first callback to the last. With `late`, the fault comes after the module is
+/// configured: else a module that could not read its configuration would call nothing more.
+fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
+    let mut host = HostEmulator::new(common::module())?;
+    if !late {
+        host.fault(hostcall, status);
+    }
+    let root = host.create_root()?;
+    host.vm_start(root)?;
+    host.configure(root, CONFIGURATION)?;
+    if late {
+        host.fault(hostcall, status);
+    }
+    // With parent, without; seen from the beginning, seen only at the end.
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    host.serve(root, request().with_header("traceparent", parent).with_header("b3", "0"))?;
+    host.serve(root, request())?;
+    let id = host.exchange(request());
+    let stream = host.create_stream(root, id)?;
+    host.log(stream)?;
+    host.done(stream)?;
+    host.delete(stream)?;
+    // The first answer says come again, the second that all is well, and one never comes.
+    let refusal = answer(&[(":status", "503"), ("retry-after", "1")], b"busy");
+    for reply in [Some(refusal), Some(ok_answer()), None] {
+        host.advance(Duration::from_secs(60));
+        host.tick(root)?;
+        let tokens: Vec<u32> = host.state().pending().iter().map(|callout| callout.token).collect();
+        for token in tokens {
+            host.answer(token, reply.clone().unwrap_or_default())?;
+        }
+        host.serve(root, request())?;
+    }
+    host.configure(root, "{\"no such\": 1}")?;
+    host.done(root)?;
+    host.advance(Duration::from_secs(600));
+    host.tick(root)?;
+    host.tick(root)?;
+    host.delete(root)?;
+    Ok(host)
+}
+
+fn hostcalls() -> Vec<String> {
+    let imports = common::module().imports().into_iter();
+    imports.filter(|(space, _)| space == "env").map(|(_, name)| name).collect()
+}
+
+#[test]
+fn no_status_of_a_hostcall_traps() {
+    let mut wrong = Vec::new();
+    for hostcall in hostcalls() {
+        for status in STATUSES {
+            for late in [false, true] {
+                if Exception::traps(&hostcall, status) {
+                    continue;
+                }
+                if let Err(trap) = live(&hostcall, status, late) {
+                    wrong.push((hostcall.clone(), status, trap.to_string()));
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, []);
+}
+
+#[test]
+fn the_exceptions_are_still_exceptions() {
+    for exception in EXCEPTIONS {
+        for status in STATUSES {
+            let outcome = live(exception.hostcall, status, true);
+            assert_eq!(
+                outcome.is_err(),
+                Exception::traps(exception.hostcall, status),
+                "{} {status}: {outcome:?}",
+                exception.hostcall
+            );
+        }
+    }
+}
+
+#[test]
+fn failing_system_calls_do_not_trap() {
+    // The module's libc reads the environment before any code of ours, and exits without it.
+    for call in ["clock_time_get", "fd_write", "random_get", "sched_yield"] {
+        for errno in [8, 21, 28, 52] {
+            live(call, errno, false).unwrap_or_else(|trap| panic!("{call} {errno}: {trap}"));
+        }
+    }
+}
+
+#[test]
+fn the_life_reaches_every_hostcall_of_a_request() {
+    let host = live("none", 0, false).unwrap();
+    let calls = &host.state().hostcalls;
+    for hostcall in [
+        "proxy_define_metric",
+        "proxy_done",
+        "proxy_get_buffer_bytes",
+        "proxy_get_header_map_pairs",
+        "proxy_get_header_map_value",
+        "proxy_get_property",
+        "proxy_http_call",
+        "proxy_increment_metric",
+        "proxy_log",
+        "proxy_record_metric",
+        "proxy_remove_header_map_value",
+        "proxy_replace_header_map_value",
+        "proxy_set_effective_context",
+        "proxy_set_property",
+        "proxy_set_tick_period_milliseconds",
+    ] {
+        assert!(calls.contains_key(hostcall), "{hostcall} is not reached: {calls:?}");
+    }
+}

@@ -1,0 +1,335 @@
+//! Whole requests and whole lives of instances, in virtual time: what arrives at the collector
+//! and what goes on to the application.
+#![expect(clippy::arithmetic_side_effects, reason = "test code")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{boot, boot_with, collect, hex, spans_of, traceparent};
+use meshweft_host_tests::{
+    Answer, CONFIGURATION, EPOCH, HostEmulator, LogLevel, answer, ok_answer, request,
+};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT_ID: &str = "b7ad6b7169203331";
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const DROPPED_PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+/// Every span is somewhere: delivered, dropped and counted, or waiting.
+fn assert_identity(host: &HostEmulator) {
+    let metric = |name: &str| host.state().metric(&format!("meshweft_{name}"));
+    let causes = ["queue_full", "rejected", "retries_exhausted", "encode", "shutdown"];
+    let dropped: i64 = causes.iter().map(|cause| metric(&format!("dropped_{cause}"))).sum();
+    assert_eq!(
+        metric("sampled"),
+        metric("exported") + dropped + metric("queue_spans") + metric("in_flight_spans"),
+        "{:?}",
+        host.state().metrics
+    );
+}
+
+#[test]
+fn the_forwarded_parent_id_is_the_exported_span_id() {
+    let (mut host, root) = boot();
+    let new = host.serve(root, request()).unwrap();
+    let continued = host.serve(root, request().with_header("traceparent", PARENT)).unwrap();
+    let forwarded = [new, continued].map(|id| {
+        let values = host.state().exchange(id).request_header("traceparent");
+        assert_eq!(values.len(), 1);
+        traceparent(values[0])
+    });
+    let spans = collect(&mut host, root);
+    let exported: Vec<_> =
+        spans.iter().map(|span| (hex(&span.trace_id), hex(&span.span_id))).collect();
+    assert_eq!(exported, forwarded.clone().map(|(trace_id, span_id, _)| (trace_id, span_id)));
+    assert_ne!(forwarded[0].0, TRACE_ID);
+    assert_eq!(forwarded[0].2, "03");
+    assert_eq!((&*forwarded[1].0, &*forwarded[1].2), (TRACE_ID, "01"));
+    assert_eq!(hex(&spans[0].parent_span_id), "");
+    assert_eq!(hex(&spans[1].parent_span_id), PARENT_ID);
+    for span in &spans {
+        assert_eq!(span.name, "GET");
+        assert_eq!(span.kind(), SpanKind::Server);
+        assert_eq!(span.start_time_unix_nano, EPOCH);
+        assert_eq!(span.end_time_unix_nano, EPOCH + 5_000_000);
+    }
+    assert_eq!(host.state().metric("meshweft_exported"), 2);
+    assert_eq!(host.state().metric("meshweft_queue_spans"), 0);
+    assert_identity(&host);
+}
+
+#[test]
+fn the_trace_id_is_left_for_access_logs() {
+    let (mut host, root) = boot();
+    let id = host.serve(root, request().with_header("traceparent", PARENT)).unwrap();
+    let state = &host.state().exchange(id).filter_state;
+    let expected = (b"meshweft.trace_id".to_vec(), TRACE_ID.as_bytes().to_vec());
+    assert_eq!(Vec::from_iter(state.clone()), [expected]);
+}
+
+#[test]
+fn what_is_not_sampled_is_not_exported() {
+    let (mut host, root) = boot();
+    let id = host.serve(root, request().with_header("traceparent", DROPPED_PARENT)).unwrap();
+    let values = host.state().exchange(id).request_header("traceparent");
+    let (trace_id, parent_id, flags) = traceparent(values[0]);
+    assert_eq!((values.len(), &*trace_id, &*flags), (1, TRACE_ID, "00"));
+    assert_ne!(parent_id, "0000000000000000");
+    assert_eq!(collect(&mut host, root), []);
+    assert_eq!(host.state().callouts, []);
+    assert_eq!(host.state().metric("meshweft_requests"), 1);
+    assert_eq!(host.state().metric("meshweft_not_sampled"), 1);
+    assert_identity(&host);
+}
+
+#[test]
+fn a_request_that_was_only_logged_has_a_span() {
+    let (mut host, root) = boot();
+    let exchange = request().with_header("traceparent", PARENT);
+    let id = host.exchange(exchange.clone());
+    let stream = host.create_stream(root, id).unwrap();
+    host.finish(stream).unwrap();
+    let spans = collect(&mut host, root);
+    assert_eq!(spans.len(), 1);
+    assert_eq!((&*hex(&spans[0].trace_id), &*hex(&spans[0].parent_span_id)), (TRACE_ID, PARENT_ID));
+    assert_eq!(spans[0].end_time_unix_nano, EPOCH + 5_000_000);
+    // Nothing was left to change.
+    assert_eq!(host.state().exchange(id).request_headers, exchange.request_headers);
+}
+
+#[test]
+fn a_codec_error_without_any_headers_has_a_span() {
+    let (mut host, root) = boot();
+    let mut exchange = request();
+    (exchange.request_headers, exchange.response_headers) = (None, None);
+    let id = host.exchange(exchange);
+    let stream = host.create_stream(root, id).unwrap();
+    host.finish(stream).unwrap();
+    assert_eq!(collect(&mut host, root).len(), 1);
+    assert_identity(&host);
+}
+
+#[test]
+fn the_second_instance_on_a_request_stays_passive() {
+    let (mut host, first) = boot();
+    let second = host.create_root().unwrap();
+    assert!(host.configure(second, CONFIGURATION).unwrap());
+    let id = host.exchange(request());
+    let streams = [first, second].map(|root| host.create_stream(root, id).unwrap());
+    host.request_headers(streams[0]).unwrap();
+    let after_first = host.state().exchange(id).clone();
+    host.request_headers(streams[1]).unwrap();
+    assert_eq!(host.state().exchange(id), &after_first);
+    for stream in streams {
+        host.finish(stream).unwrap();
+    }
+    assert_eq!(collect(&mut host, first).len(), 1);
+    assert_eq!(collect(&mut host, second), []);
+    assert_eq!(host.state().metric("meshweft_passive"), 1);
+    assert_eq!(host.state().metric("meshweft_requests"), 1);
+    assert_identity(&host);
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_a_reason() {
+    for configuration in [
+        &b"{"[..],
+        b"[]",
+        b"\xff",
+        b"{\"no such field\": 1}",
+        b"{\"sampling\": {\"rate\": 2}}",
+        b"{\"export\": {\"cluster\": \"c\", \"headers\": {\"a\": \"${NOT_SET}\"}}}",
+        &[b'['; 100_000],
+    ] {
+        let mut host = HostEmulator::new(common::module()).unwrap();
+        let root = host.create_root().unwrap();
+        assert!(host.vm_start(root).unwrap());
+        let shown = String::from_utf8_lossy(configuration).chars().take(80).collect::<String>();
+        assert!(!host.configure(root, configuration).unwrap(), "{shown}");
+        let logged = host.state().logged(LogLevel::Error);
+        assert_eq!(logged.len(), 1, "{shown}: {logged:?}");
+        assert!(logged[0].starts_with("meshweft: ") && logged[0].len() > 20, "{logged:?}");
+        assert_eq!(host.state().metric("meshweft_config_rejected"), 1);
+        // Envoy may still let a request through it while it fails over.
+        let id = host.serve(root, request()).unwrap();
+        assert_eq!(host.state().exchange(id).request_headers, request().request_headers);
+        host.tick(root).unwrap();
+        assert_eq!(host.state().callouts, []);
+        assert!(host.done(root).unwrap());
+        host.delete(root).unwrap();
+    }
+}
+
+#[test]
+fn the_environment_fills_in_export_headers() {
+    let mut host = HostEmulator::new(common::module()).unwrap();
+    let state = host.state_mut();
+    state.environment = vec![("TOKEN".to_owned(), "s3cret".to_owned())];
+    let root = host.create_root().unwrap();
+    let configuration = r#"{"export": {"cluster": "otel-collector",
+        "headers": {"authorization": "Bearer ${TOKEN}"}}}"#;
+    assert!(host.configure(root, configuration).unwrap());
+    host.serve(root, request()).unwrap();
+    host.advance(Duration::from_secs(2));
+    host.tick(root).unwrap();
+    let callout = host.state().pending()[0].clone();
+    assert_eq!(callout.header("authorization"), [b"Bearer s3cret"]);
+    assert_eq!(callout.header(":method"), [b"POST"]);
+    assert_eq!(callout.header(":path"), [b"/v1/traces"]);
+    assert_eq!(callout.header(":authority"), [b"otel-collector"]);
+    assert_eq!(callout.header("content-type"), [b"application/x-protobuf"]);
+    assert_eq!((&*callout.upstream, callout.timeout), ("otel-collector", 5_000));
+    let logs = &host.state().logs;
+    assert!(logs.iter().all(|line| !line.message.contains("s3cret")), "{logs:?}");
+}
+
+#[test]
+fn an_empty_configuration_only_passes_context_on() {
+    for configuration in ["", "{}"] {
+        let (mut host, root) = boot_with(configuration);
+        for exchange in [request(), request().with_header("traceparent", PARENT)] {
+            let id = host.serve(root, exchange.clone()).unwrap();
+            assert_eq!(host.state().exchange(id).request_headers, exchange.request_headers);
+        }
+        assert_eq!(collect(&mut host, root), []);
+        assert_eq!(host.state().callouts, []);
+        assert_eq!(host.state().metric("meshweft_requests"), 2);
+        assert_eq!(host.state().metric("meshweft_context_continued"), 1);
+        assert_eq!(host.state().metric("meshweft_context_missing"), 1);
+        assert!(host.done(root).unwrap());
+    }
+}
+
+#[test]
+fn on_a_reload_the_old_instance_empties_its_queue() {
+    let (mut host, old) = boot();
+    host.serve(old, request()).unwrap();
+    assert!(!host.done(old).unwrap(), "a span waits");
+    let new = host.create_root().unwrap();
+    assert!(host.configure(new, CONFIGURATION).unwrap());
+    // A request that was open at the reload still belongs to the old instance.
+    let open = host.exchange(request());
+    let stream = host.create_stream(old, open).unwrap();
+    host.request_headers(stream).unwrap();
+    host.finish(stream).unwrap();
+    host.tick(old).unwrap();
+    let callout = host.state().pending()[0].clone();
+    assert_eq!(spans_of(&callout).len(), 2);
+    assert_eq!(host.state().roots[&old].done, 0);
+    host.answer(callout.token, ok_answer()).unwrap();
+    host.tick(old).unwrap();
+    host.tick(old).unwrap();
+    assert_eq!(host.state().roots[&old].done, 1, "said once");
+    host.delete(old).unwrap();
+    assert_eq!(host.state().metric("meshweft_exported"), 2);
+    host.serve(new, request()).unwrap();
+    assert_eq!(collect(&mut host, new).len(), 1);
+    assert_identity(&host);
+}
+
+#[test]
+fn an_idle_instance_is_done_at_once() {
+    let (mut host, root) = boot();
+    assert!(host.done(root).unwrap());
+    host.delete(root).unwrap();
+}
+
+#[test]
+fn an_old_instance_does_not_wait_for_ever() {
+    let (mut host, root) = boot();
+    host.serve(root, request()).unwrap();
+    assert!(!host.done(root).unwrap());
+    host.tick(root).unwrap();
+    assert_eq!(host.state().pending().len(), 1);
+    host.advance(Duration::from_secs(301));
+    host.tick(root).unwrap();
+    assert_eq!(host.state().roots[&root].done, 1);
+    host.tick(root).unwrap();
+    host.delete(root).unwrap();
+    assert_eq!(host.state().metric("meshweft_dropped_shutdown"), 1);
+    assert_identity(&host);
+    // The answer comes after all; Envoy drops it with the context.
+    host.answer(1, ok_answer()).unwrap();
+}
+
+#[test]
+fn an_unknown_cluster_is_counted_and_tried_again() {
+    let (mut host, root) = boot();
+    host.state_mut().clusters.clear();
+    host.serve(root, request()).unwrap();
+    for _ in 0..3 {
+        host.advance(Duration::from_secs(2));
+        host.tick(root).unwrap();
+    }
+    host.tick(root).unwrap();
+    assert_eq!(host.state().callouts, []);
+    assert!(host.state().metric("meshweft_export_failures_unreachable") > 0);
+    assert_eq!(host.state().metric("meshweft_queue_spans"), 1);
+    host.state_mut().clusters.insert("otel-collector".to_owned());
+    host.advance(Duration::from_secs(60));
+    assert_eq!(collect(&mut host, root).len(), 1);
+    assert_eq!(host.state().metric("meshweft_exported"), 1);
+    assert_identity(&host);
+}
+
+#[test]
+fn answers_of_any_shape_are_taken() {
+    let garbage_header = Answer {
+        headers: Some(vec![
+            (b":status".to_vec(), b"\xff\xfe".to_vec()),
+            (b"retry-after".to_vec(), b"\xff".to_vec()),
+        ]),
+        body: vec![0xff; 300_000],
+        trailers: Some(vec![(b"\xff".to_vec(), b"".to_vec())]),
+    };
+    let answers = [
+        Answer::default(),
+        Answer { headers: Some(Vec::new()), ..Answer::default() },
+        garbage_header,
+        answer(&[(":status", "")], b""),
+        answer(&[(":status", "99999999999999999999")], b""),
+        answer(&[(":status", "-1")], b""),
+        answer(&[(":status", "100")], b""),
+        answer(&[(":status", "503"), ("retry-after", "99999999999999999999")], b""),
+        answer(&[(":status", "429"), ("retry-after", "-1")], b"\x0a\xff\xff\xff\xff\xff"),
+        answer(&[(":status", "200")], b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+        answer(&[(":status", "200")], b"\x0a\x02\x08\x01"),
+        answer(&[(":status", "404")], b"\0"),
+    ];
+    for reply in answers {
+        let (mut host, root) = boot();
+        host.serve(root, request()).unwrap();
+        host.advance(Duration::from_secs(2));
+        host.tick(root).unwrap();
+        assert_eq!(host.state().pending().len(), 1);
+        host.answer(1, reply).unwrap();
+        host.tick(root).unwrap();
+        assert_eq!(host.state().metric("meshweft_in_flight_spans"), 0);
+        assert_identity(&host);
+        host.advance(Duration::from_secs(60));
+        collect(&mut host, root);
+        assert_identity(&host);
+    }
+}
+
+#[test]
+fn answers_out_of_order_reach_the_right_batches() {
+    let configuration = r#"{"export": {"cluster": "otel-collector", "batch": {"max_spans": 1}}}"#;
+    let (mut host, root) = boot_with(configuration);
+    for _ in 0..3 {
+        host.serve(root, request()).unwrap();
+    }
+    host.advance(Duration::from_secs(2));
+    host.tick(root).unwrap();
+    let mut tokens: Vec<u32> = host.state().pending().iter().map(|call| call.token).collect();
+    tokens.reverse();
+    for token in tokens {
+        host.answer(token, ok_answer()).unwrap();
+    }
+    host.tick(root).unwrap();
+    collect(&mut host, root);
+    assert_eq!(host.state().metric("meshweft_exported"), 3);
+    assert_identity(&host);
+}

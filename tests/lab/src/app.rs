@@ -1,0 +1,283 @@
+//! A plain application that knows nothing of tracing. What it does follows from the path:
+//!
+//! | path contains | behaviour |
+//! |---|---|
+//! | `/status/N` | answers with that status |
+//! | `/delay/N` | answers after N milliseconds |
+//! | `/reset` | closes the connection without an answer |
+//! | `/half` | begins an answer and closes the connection |
+//! | `/hang` | never answers |
+//! | `/flaky/N` | 503 to the first N requests of this path, then 200 |
+//!
+//! A request with a gRPC content type gets a gRPC answer with `grpc-status` in the trailers: 14
+//! for a method named `Fail`, 12 for `Unknown`, else 0.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::client::{Client, Version};
+
+/// Which headers an application copies from a request to the calls that it makes for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Forward {
+    /// `traceparent` and `tracestate`, as a well-behaved application does.
+    TraceContext,
+    /// `x-request-id` alone.
+    RequestId,
+}
+
+/// A call that an application makes for every request whose path begins with `on`.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The path that causes it.
+    pub on: String,
+    /// Where it goes: the application's own outbound listener.
+    pub to: SocketAddr,
+    /// The authority.
+    pub host: String,
+    /// The path.
+    pub path: String,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Seen {
+    /// The method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Seen {
+    /// All values of a header, as text.
+    #[must_use]
+    pub fn all(&self, name: &str) -> Vec<String> {
+        let named = self.headers.iter().filter(|(n, _)| n == name);
+        named.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
+    }
+
+    /// The only value of a header; empty if there is none.
+    ///
+    /// # Panics
+    /// If there are several.
+    #[must_use]
+    pub fn one(&self, name: &str) -> String {
+        let mut all = self.all(name);
+        assert!(all.len() <= 1, "{name}: {all:?}");
+        all.pop().unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    seen: Mutex<Vec<Seen>>,
+    tries: Mutex<BTreeMap<String, u32>>,
+}
+
+/// A running application; it stops when dropped.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+impl App {
+    /// An application that calls nobody.
+    pub async fn start() -> Self {
+        Self::calling(Vec::new(), Forward::TraceContext).await
+    }
+
+    /// An application that makes these calls.
+    ///
+    /// # Panics
+    /// If no port can be had.
+    pub async fn calling(calls: Vec<Call>, forward: Forward) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared::default());
+        let behaviour = Arc::new(Behaviour {
+            calls,
+            forward,
+            client: Client::new(Version::H1),
+            shared: Arc::clone(&shared),
+        });
+        let server = tokio::spawn(serve(listener, behaviour));
+        Self { address, shared, server }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All requests so far.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.shared.seen).clone()
+    }
+
+    /// The last request.
+    ///
+    /// # Panics
+    /// If there was none.
+    #[must_use]
+    pub fn last(&self) -> Seen {
+        self.seen().pop().expect("a request has arrived")
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[derive(Debug)]
+struct Behaviour {
+    calls: Vec<Call>,
+    forward: Forward,
+    client: Client,
+    shared: Arc<Shared>,
+}
+
+type Body = BoxBody<Bytes, io::Error>;
+
+async fn serve(listener: TcpListener, behaviour: Arc<Behaviour>) {
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let behaviour = Arc::clone(&behaviour);
+        let service = service_fn(move |request| {
+            let behaviour = Arc::clone(&behaviour);
+            async move { behaviour.answer(request).await }
+        });
+        connections.spawn(async move {
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+impl Behaviour {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
+        let (parts, body) = request.into_parts();
+        let _ = body.collect().await;
+        let path = parts.uri.path().to_owned();
+        let headers = parts.headers.iter();
+        lock(&self.shared.seen).push(Seen {
+            method: parts.method.as_str().to_owned(),
+            path: parts.uri.path_and_query().map_or("", |path| path.as_str()).to_owned(),
+            headers: headers.map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect(),
+        });
+        for call in self.calls.iter().filter(|call| path.starts_with(&call.on)) {
+            self.call(call, &parts.headers).await;
+        }
+        if let Some(millis) = number(&path, "delay") {
+            sleep(Duration::from_millis(millis)).await;
+        }
+        if path.contains("/hang") {
+            std::future::pending::<()>().await;
+        }
+        if path.contains("/reset") {
+            return Err(io::Error::other("reset, as the path asks"));
+        }
+        if parts.headers.get("content-type").is_some_and(is_grpc) {
+            return Ok(grpc(&path));
+        }
+        let status = match (number(&path, "status"), number(&path, "flaky")) {
+            (Some(status), _) => u16::try_from(status).unwrap_or(500),
+            (None, Some(failures)) => self.flaky(&path, failures),
+            (None, None) => 200,
+        };
+        let response = Response::builder().status(status);
+        let body = if path.contains("/half") { half() } else { full("ok\n") };
+        Ok(response.body(body).unwrap_or_default())
+    }
+
+    async fn call(&self, call: &Call, incoming: &HeaderMap) {
+        let copied: &[&str] = match self.forward {
+            Forward::TraceContext => &["traceparent", "tracestate"],
+            Forward::RequestId => &["x-request-id"],
+        };
+        let mut headers: Vec<(&str, &[u8])> = vec![("host", call.host.as_bytes())];
+        for name in copied {
+            headers.extend(incoming.get_all(*name).iter().map(|value| (*name, value.as_bytes())));
+        }
+        // What becomes of a call is the trace's business, not the caller's.
+        let _ = self.client.get(call.to, &call.path, &headers).await;
+    }
+
+    fn flaky(&self, path: &str, failures: u64) -> u16 {
+        let mut tries = lock(&self.shared.tries);
+        let tries = tries.entry(path.to_owned()).or_default();
+        *tries += 1;
+        if u64::from(*tries) <= failures { 503 } else { 200 }
+    }
+}
+
+fn full(text: &'static str) -> Body {
+    Full::new(Bytes::from_static(text.as_bytes())).map_err(infallible).boxed()
+}
+
+fn half() -> Body {
+    let frames = [
+        Ok(Frame::data(Bytes::from_static(b"the first half\n"))),
+        Err(io::Error::other("half, as the path asks")),
+    ];
+    StreamBody::new(tokio_stream::iter(frames)).boxed()
+}
+
+fn grpc(path: &str) -> Response<Body> {
+    let status = match path.rsplit('/').next() {
+        Some("Fail") => "14",
+        Some("Unknown") => "12",
+        _ => "0",
+    };
+    let mut trailers = HeaderMap::new();
+    let name = HeaderName::from_static("grpc-status");
+    trailers.insert(name, HeaderValue::from_static(status));
+    let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 0]));
+    let frames = [Ok::<_, Infallible>(message), Ok(Frame::trailers(trailers))];
+    let body = StreamBody::new(tokio_stream::iter(frames)).map_err(infallible).boxed();
+    let response = Response::builder().header("content-type", "application/grpc");
+    response.body(body).unwrap_or_default()
+}
+
+fn infallible(never: Infallible) -> io::Error {
+    match never {}
+}
+
+fn is_grpc(value: &HeaderValue) -> bool {
+    value.as_bytes().starts_with(b"application/grpc")
+}
+
+/// The number behind a segment: `number("/delay/20", "delay")` is 20.
+fn number(path: &str, segment: &str) -> Option<u64> {
+    let mut segments = path.split('/');
+    segments.find(|found| *found == segment)?;
+    segments.next()?.parse().ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

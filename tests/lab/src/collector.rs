@@ -1,0 +1,352 @@
+//! An OTLP/HTTP receiver that decodes with the official types: an independent judge of what the
+//! filter encodes.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1 as otlp;
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// How long spans may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A span as it arrived, ids in hex.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Span {
+    /// The trace.
+    pub trace_id: String,
+    /// The span.
+    pub span_id: String,
+    /// Its parent; empty for a root.
+    pub parent_id: String,
+    /// `tracestate`.
+    pub trace_state: String,
+    /// OTLP's flags.
+    pub flags: u32,
+    /// Its name.
+    pub name: String,
+    /// `SERVER` or `CLIENT`.
+    pub kind: String,
+    /// Nanoseconds since the Unix epoch.
+    pub start: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub end: u64,
+    /// Whether the status is ERROR.
+    pub error: bool,
+    /// Attributes, values as text.
+    pub attributes: BTreeMap<String, String>,
+    /// Attributes of the resource, values as text.
+    pub resource: BTreeMap<String, String>,
+}
+
+impl Span {
+    /// An attribute as text; empty if it is not there.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> &str {
+        self.attributes.get(name).map_or("", String::as_str)
+    }
+
+    /// The name of the service that it is from.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        self.resource.get("service.name").map_or("", String::as_str)
+    }
+}
+
+/// What the receiver answers to a request.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reply {
+    /// The status; 0 is 200.
+    pub status: u16,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// Spans to call rejected in a partial success.
+    pub rejected: i64,
+    /// How long to wait before.
+    pub delay: Duration,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Received {
+    /// Its path.
+    pub path: String,
+    /// Its headers.
+    pub headers: BTreeMap<String, String>,
+    /// The status that it was answered with.
+    pub status: u16,
+    /// How many spans it had.
+    pub spans: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    spans: Vec<Span>,
+    requests: Vec<Received>,
+    /// Answers to the next requests, then plain successes.
+    replies: Vec<Reply>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A receiver; it stops when dropped.
+#[derive(Debug)]
+pub struct Collector {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Collector {
+    /// Starts on a port of the kernel's choice.
+    ///
+    /// # Panics
+    /// If no port can be had.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared::default());
+        let server = Some(tokio::spawn(serve(listener, Arc::clone(&shared))));
+        Self { address, shared, server }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes its port and all connections.
+    pub async fn down(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+
+    /// Opens the same port again.
+    ///
+    /// # Panics
+    /// If the port is gone.
+    pub async fn up(&mut self) {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("an option");
+        socket.bind(self.address).expect("the port is free");
+        let listener = socket.listen(128).expect("listening");
+        self.server = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared))));
+    }
+
+    /// What the next requests are answered with, in order; later ones succeed.
+    pub fn reply_with(&self, replies: Vec<Reply>) {
+        self.shared.state().replies = replies;
+    }
+
+    /// All spans so far, of requests that were answered with success.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        self.shared.state().spans.clone()
+    }
+
+    /// All requests so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Received> {
+        self.shared.state().requests.clone()
+    }
+
+    /// Forgets spans and requests.
+    pub fn clear(&self) {
+        let mut state = self.shared.state();
+        state.spans.clear();
+        state.requests.clear();
+    }
+
+    /// Waits for at least this many spans and gives all.
+    ///
+    /// # Panics
+    /// If they do not come.
+    pub async fn wait_for(&self, spans: usize) -> Vec<Span> {
+        self.wait_until(PATIENCE, |all| all.len() >= spans).await
+    }
+
+    /// Waits until the spans are as wanted and gives them.
+    ///
+    /// # Panics
+    /// If that does not come.
+    pub async fn wait_until(
+        &self,
+        patience: Duration,
+        wanted: impl Fn(&[Span]) -> bool,
+    ) -> Vec<Span> {
+        let reached = timeout(patience, async {
+            loop {
+                let changed = self.shared.changed.notified();
+                if wanted(&self.shared.state().spans) {
+                    return;
+                }
+                changed.await;
+            }
+        });
+        let reached = reached.await.is_ok();
+        let spans = self.spans();
+        assert!(reached, "what was waited for did not come; {} spans: {:#?}", spans.len(), {
+            spans.iter().take(10).collect::<Vec<_>>()
+        });
+        spans
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    // Dropping the set ends all connections with this task.
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let shared = Arc::clone(&shared);
+        let service = service_fn(move |request| receive(request, Arc::clone(&shared)));
+        connections.spawn(async move {
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn receive(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await else { return Ok(answer(400, &[], Bytes::new())) };
+    let headers = parts.headers.iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    let mut received = Received {
+        path: parts.uri.path().to_owned(),
+        headers: headers.collect(),
+        ..Received::default()
+    };
+    let reply = {
+        let mut state = shared.state();
+        if state.replies.is_empty() { Reply::default() } else { state.replies.remove(0) }
+    };
+    if !reply.delay.is_zero() {
+        sleep(reply.delay).await;
+    }
+    let decoded = ExportTraceServiceRequest::decode(body.to_bytes());
+    received.status = match (&decoded, reply.status) {
+        (Err(_), _) => 400,
+        (Ok(_), 0) => 200,
+        (Ok(_), status) => status,
+    };
+    let (status, mut body) = (received.status, Bytes::new());
+    if let Ok(request) = decoded {
+        let spans = spans(request);
+        received.spans = spans.len();
+        if status == 200 {
+            shared.state().spans.extend(spans);
+            let partial_success = (reply.rejected > 0).then(|| ExportTracePartialSuccess {
+                rejected_spans: reply.rejected,
+                error_message: "the lab says so".to_owned(),
+            });
+            body = ExportTraceServiceResponse { partial_success }.encode_to_vec().into();
+        }
+    }
+    shared.state().requests.push(received);
+    shared.changed.notify_waiters();
+    Ok(answer(status, &reply.headers, body))
+}
+
+fn answer(status: u16, headers: &[(String, String)], body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    response.body(Full::new(body)).unwrap_or_default()
+}
+
+fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
+    let mut all = Vec::new();
+    for resource_spans in request.resource_spans {
+        let resource = texts(resource_spans.resource.map(|r| r.attributes).unwrap_or_default());
+        for span in resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            all.push(Span {
+                trace_id: hex(&span.trace_id),
+                span_id: hex(&span.span_id),
+                parent_id: hex(&span.parent_span_id),
+                trace_state: span.trace_state,
+                flags: span.flags,
+                name: span.name,
+                kind: match otlp::span::SpanKind::try_from(span.kind) {
+                    Ok(otlp::span::SpanKind::Server) => "SERVER".to_owned(),
+                    Ok(otlp::span::SpanKind::Client) => "CLIENT".to_owned(),
+                    other => format!("{other:?}"),
+                },
+                start: span.start_time_unix_nano,
+                end: span.end_time_unix_nano,
+                error: span.status.is_some_and(|s| s.code() == otlp::status::StatusCode::Error),
+                attributes: texts(span.attributes),
+                resource: resource.clone(),
+            });
+        }
+    }
+    all
+}
+
+fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
+    attributes
+        .into_iter()
+        .map(|pair| (pair.key, pair.value.map(text).unwrap_or_default()))
+        .collect()
+}
+
+fn text(value: AnyValue) -> String {
+    match value.value {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::BoolValue(value)) => value.to_string(),
+        Some(Value::IntValue(value)) => value.to_string(),
+        Some(Value::DoubleValue(value)) => value.to_string(),
+        Some(Value::ArrayValue(array)) => {
+            array.values.into_iter().map(text).collect::<Vec<_>>().join(",")
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
