@@ -1,29 +1,30 @@
 //! Every file of `envoy/` and `istio/`: nothing that is shipped goes untried.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
-#[path = "deploy/stand.rs"]
-mod stand;
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use meshweft_core::config::Config;
+use meshweft_lab::app::App;
+use meshweft_lab::client::{Client, Version};
+use meshweft_lab::collector::{Collector, Span};
+use meshweft_lab::envoy::Envoy;
+use meshweft_lab::paths::{module, workspace};
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
-use stand::{Arrived, Envoy, Stand, get, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
 
 /// The configurations that Envoy starts with.
 const BOOTSTRAPS: [&str; 4] = ["ecds.yaml", "gateway.yaml", "remote-module.yaml", "sidecar.yaml"];
 
 const COLLECTOR: &str = "outbound|4318||otel-collector.observability.svc.cluster.local";
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
-
 /// All documents of a YAML file.
 fn documents(path: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    let text = std::fs::read_to_string(workspace().join(path)).unwrap();
     serde_norway::Deserializer::from_str(&text)
         .map(|document| {
             Value::deserialize(document).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -43,7 +44,7 @@ fn parse_config(json: &[u8]) -> Config {
 /// The files of a folder, with those of the folders below it.
 fn files(folder: &str) -> BTreeSet<String> {
     let mut files = BTreeSet::new();
-    for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+    for entry in std::fs::read_dir(workspace().join(folder)).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         if entry.file_type().unwrap().is_dir() {
@@ -65,7 +66,7 @@ fn every_file_is_tried() {
     istio.insert("README.md".to_owned());
     assert_eq!(files("istio"), istio);
     for folder in ["envoy", "istio"] {
-        let readme = std::fs::read_to_string(root().join(folder).join("README.md")).unwrap();
+        let readme = std::fs::read_to_string(workspace().join(folder).join("README.md")).unwrap();
         for file in files(folder).iter().filter(|file| *file != "README.md") {
             assert!(readme.contains(&format!("`{file}`")), "{folder}/README.md lacks {file}");
         }
@@ -123,32 +124,126 @@ fn envoy_filters_hold_what_the_readme_promises() {
     assert_eq!(inbound, outbound, "one VM for both listeners");
 }
 
-/// A configuration as it stands but for its addresses: own ports are chosen by the system, and
-/// everything around the Envoy is the stand.
-fn relocate(value: &mut Value, stand: u16) {
-    match value {
-        Value::Object(fields) => {
-            if let Some(port) = fields.get_mut("port_value") {
-                *port = match port.as_u64() {
-                    Some(10000 | 15000 | 15001 | 15006) => json!(0),
-                    Some(4318 | 8000 | 8080 | 8081) => json!(stand),
-                    _ => panic!("the test does not know port {port}"),
-                };
-            }
-            fields.values_mut().for_each(|value| relocate(value, stand));
+/// What stands around an Envoy.
+#[derive(Debug)]
+struct Stand {
+    app: App,
+    client: Client,
+    collector: Collector,
+    modules: SocketAddr,
+}
+
+impl Stand {
+    async fn start() -> Self {
+        let files = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let modules = files.local_addr().unwrap();
+        tokio::spawn(serve_module(files));
+        Self {
+            app: App::start().await,
+            client: Client::new(Version::H1),
+            collector: Collector::start().await,
+            modules,
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| relocate(item, stand)),
-        _ => {}
+    }
+
+    /// A configuration as it stands but for its addresses: Envoy's own ports are chosen by the
+    /// system, and everything around it is the lab's.
+    fn relocated(&self, file: &str) -> Value {
+        let mut config = document(&format!("envoy/{file}"));
+        self.relocate(&mut config);
+        config
+    }
+
+    fn relocate(&self, value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(port) = fields.get_mut("port_value") {
+                    *port = match port.as_u64() {
+                        Some(10000 | 15000 | 15001 | 15006) => json!(0),
+                        Some(4318) => json!(self.collector.address().port()),
+                        Some(8000) => json!(self.modules.port()),
+                        Some(8080 | 8081) => json!(self.app.address().port()),
+                        _ => panic!("the test does not know port {port}"),
+                    };
+                }
+                fields.values_mut().for_each(|value| self.relocate(value));
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.relocate(item)),
+            _ => {}
+        }
+    }
+
+    /// Sends a request through a listener; it must be the application that answers.
+    async fn get(&self, envoy: &Envoy, listener: &str, path: &str) {
+        let host: (&str, &[u8]) = ("host", b"backend");
+        let answer = self.client.get(envoy.listener(listener), path, &[host]).await.unwrap();
+        let answer = (answer.status, String::from_utf8_lossy(&answer.body).into_owned());
+        assert_eq!(answer, (200, "ok\n".to_owned()), "{}", envoy.log());
+        assert_eq!(self.app.last().path, path);
+    }
+
+    /// Sends a request through each listener and holds that its span arrives, that the application
+    /// got that span as its parent, and that the access log names the trace.
+    async fn each_listener_makes_a_span(
+        &self,
+        config: &Value,
+        envoy: &Envoy,
+        listeners: &[(&str, &str)],
+    ) {
+        let declared = config["static_resources"]["listeners"].as_array().unwrap();
+        let names: Vec<_> = declared.iter().map(|listener| &listener["name"]).collect();
+        assert_eq!(names, listeners.iter().map(|(name, _)| name).collect::<Vec<_>>());
+        for (number, (listener, kind)) in listeners.iter().enumerate() {
+            let path = format!("/through/{listener}");
+            self.get(envoy, listener, &path).await;
+            let spans = self.collector.wait_for(number + 1).await;
+            assert_eq!(spans.len(), number + 1);
+            let span = spans.last().unwrap();
+            assert_eq!((path_of(span), span.kind.as_str()), (path.as_str(), *kind));
+            assert_eq!(config["node"]["cluster"], span.service());
+            let Span { trace_id, span_id, .. } = span;
+            let parent = self.app.last().one("traceparent");
+            assert!(parent.starts_with(&format!("00-{trace_id}-{span_id}-")), "{parent}");
+            until("the access log", async || {
+                envoy.access_log().contains(&format!(" trace_id={trace_id}\n"))
+            })
+            .await;
+        }
     }
 }
 
-fn relocated(file: &str, stand: &Stand) -> Value {
-    let mut config = document(&format!("envoy/{file}"));
-    relocate(&mut config, stand.port);
-    config
+/// The path of a request: SERVER spans have it by itself, CLIENT spans in the whole URL.
+fn path_of(span: &Span) -> &str {
+    match span.attribute("url.path") {
+        "" => span.attribute("url.full").trim_start_matches("http://backend"),
+        path => path,
+    }
 }
 
-/// The part of a configuration at the only place where a key stands.
+/// Answers every request with the module.
+async fn serve_module(files: TcpListener) {
+    while let Ok((mut stream, _)) = files.accept().await {
+        let module = std::fs::read(module()).unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", module.len());
+        stream.write_all(&[head.as_bytes(), &module].concat()).await.unwrap();
+    }
+}
+
+async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    for _ in 0..1000 {
+        if reached().await {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("waited in vain for: {what}");
+}
+
+/// The value at the only place where a key stands.
 fn only<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
     fn find<'a>(value: &'a mut Value, key: &str, found: &mut Vec<&'a mut Value>) {
         match value {
@@ -171,138 +266,88 @@ fn only<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
     only
 }
 
-/// Sends a request through each listener and holds that its span arrives, that the application
-/// got that span as its parent, and that the access log names the trace.
-async fn each_listener_makes_a_span(
-    config: &Value,
-    envoy: &Envoy,
-    stand: &Stand,
-    kinds: &[(&str, i32)],
-) {
-    let listeners = envoy.listeners().await;
-    let names: Vec<_> = listeners.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, kinds.iter().map(|(name, _)| *name).collect::<Vec<_>>());
-    for (number, ((name, address), (_, kind))) in listeners.iter().zip(kinds).enumerate() {
-        let path = format!("/through/{name}");
-        let answer = get(address, "backend", &path).await;
-        assert_eq!(answer, Some((200, "from the application\n".to_owned())), "{}", envoy.log());
-        let spans = stand.spans(number + 1).await;
-        let [.., span] = spans.as_slice() else { panic!("no span") };
-        let Arrived { trace_id, span_id, .. } = span.clone();
-        let service = config["node"]["cluster"].as_str().unwrap().to_owned();
-        assert_eq!(span, &Arrived { service, kind: *kind, path, ..span.clone() });
-        assert_eq!(spans.len(), number + 1);
-        let seen = stand.seen();
-        let traceparent = &seen.last().unwrap().traceparent;
-        assert!(traceparent.starts_with(&format!("00-{trace_id}-{span_id}-")), "{traceparent}");
-        envoy.access_logged(&format!(" trace_id={trace_id}\n")).await;
-    }
-}
-
-/// OTLP's kinds of spans.
-const SERVER: i32 = 2;
-const CLIENT: i32 = 3;
-
 #[tokio::test]
 async fn envoy_accepts_the_files_as_they_stand() {
+    assert_eq!(module(), workspace().join("target/meshweft.wasm"), "the module that they name");
     for file in BOOTSTRAPS {
-        stand::module();
-        let path = format!("envoy/{file}");
-        let output =
-            stand::envoy().args(["--mode", "validate", "-c", &path]).output().await.unwrap();
-        let log = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{file}: {log}");
-        assert_eq!(
-            String::from_utf8(output.stdout).unwrap(),
-            format!("configuration '{path}' OK\n"),
-            "{file}"
-        );
+        let path = workspace().join("envoy").join(file);
+        Envoy::validate(&path).await.unwrap_or_else(|log| panic!("{file}: {log}"));
     }
 }
 
 #[tokio::test]
 async fn the_sidecar_serves_both_sides() {
-    let (folder, stand) = (tempfile::tempdir().unwrap(), Stand::start().await);
-    let config = relocated("sidecar.yaml", &stand);
-    let envoy = Envoy::start(folder.path(), &config).await;
-    let kinds = [("inbound", SERVER), ("outbound", CLIENT)];
-    each_listener_makes_a_span(&config, &envoy, &stand, &kinds).await;
+    let stand = Stand::start().await;
+    let config = stand.relocated("sidecar.yaml");
+    let envoy = Envoy::start(&config, 2).await;
+    let listeners = [("inbound", "SERVER"), ("outbound", "CLIENT")];
+    stand.each_listener_makes_a_span(&config, &envoy, &listeners).await;
 }
 
 #[tokio::test]
 async fn the_gateway_serves_and_drops_health_checks() {
-    let (folder, stand) = (tempfile::tempdir().unwrap(), Stand::start().await);
-    let config = relocated("gateway.yaml", &stand);
-    let envoy = Envoy::start(folder.path(), &config).await;
-    let [(_, address)] = envoy.listeners().await.try_into().unwrap();
-    assert_eq!(get(&address, "any", "/healthz").await.map(|(status, _)| status), Some(200));
-    each_listener_makes_a_span(&config, &envoy, &stand, &[("edge", SERVER)]).await;
+    let stand = Stand::start().await;
+    let config = stand.relocated("gateway.yaml");
+    let envoy = Envoy::start(&config, 2).await;
+    stand.get(&envoy, "edge", "/healthz").await;
+    stand.each_listener_makes_a_span(&config, &envoy, &[("edge", "SERVER")]).await;
 }
 
 #[tokio::test]
 async fn a_new_configuration_by_ecds_needs_no_restart() {
     let (folder, stand) = (tempfile::tempdir().unwrap(), Stand::start().await);
-    let mut config = relocated("ecds.yaml", &stand);
+    let mut config = stand.relocated("ecds.yaml");
     let file = folder.path().join("meshweft.yaml");
     let source = only(&mut config, "path_config_source");
     assert_eq!(source, &json!({"path": "envoy/ecds/meshweft.yaml"}));
     *source = json!({"path": file});
     let mut resource = document("envoy/ecds/meshweft.yaml");
-    std::fs::write(&file, resource.to_string()).unwrap();
-    let envoy = Envoy::start(folder.path(), &config).await;
-    each_listener_makes_a_span(&config, &envoy, &stand, &[("inbound", SERVER)]).await;
+    Envoy::replace_file(&file, &resource.to_string());
+    let envoy = Envoy::start(&config, 2).await;
+    stand.each_listener_makes_a_span(&config, &envoy, &[("inbound", "SERVER")]).await;
 
     let mut replace = |version: &str, json: Value| {
         resource["version_info"] = version.into();
         only(&mut resource, "configuration")["value"] = json.to_string().into();
-        let new = folder.path().join("new.yaml");
-        std::fs::write(&new, resource.to_string()).unwrap();
-        std::fs::rename(new, &file).unwrap();
+        Envoy::replace_file(&file, &resource.to_string());
     };
-    let [(_, address)] = envoy.listeners().await.try_into().unwrap();
     let export = json!({"cluster": "otel-collector"});
     replace("2", json!({"service": {"name": "renamed"}, "export": export}));
     until("a span of the new configuration", async || {
-        get(&address, "any", "/again").await?;
-        let spans = stand.spans(1).await;
-        spans.iter().any(|span| span.service == "renamed").then_some(())
+        stand.get(&envoy, "inbound", "/again").await;
+        stand.collector.spans().iter().any(|span| span.service() == "renamed")
     })
     .await;
 
     replace("3", json!({"sampling": {"rate": 2}, "export": export}));
     envoy.logged("meshweft: $.sampling.rate").await;
-    assert_eq!(get(&address, "any", "/refused").await.map(|(status, _)| status), Some(200));
-    until("a span after the refusal", async || {
-        let spans = stand.spans(1).await;
-        let span = spans.into_iter().find(|span| span.path == "/refused")?;
-        assert_eq!(span.service, "renamed");
-        Some(())
-    })
-    .await;
+    stand.get(&envoy, "inbound", "/refused").await;
+    let refused = |spans: &[Span]| spans.iter().any(|span| path_of(span) == "/refused");
+    let spans = stand.collector.wait_until(Duration::from_secs(20), refused).await;
+    let span = spans.iter().find(|span| path_of(span) == "/refused").unwrap();
+    assert_eq!(span.service(), "renamed");
 }
 
 #[tokio::test]
 async fn a_module_is_fetched_and_its_sum_is_held() {
-    let (folder, stand) = (tempfile::tempdir().unwrap(), Stand::start().await);
-    let mut config = relocated("remote-module.yaml", &stand);
-    let sum = std::process::Command::new("sha256sum").arg(stand::module()).output().unwrap();
+    let stand = Stand::start().await;
+    let mut config = stand.relocated("remote-module.yaml");
+    let sum = std::process::Command::new("sha256sum").arg(module()).output().unwrap();
     let sum = String::from_utf8(sum.stdout).unwrap();
     *only(&mut config, "sha256") = sum.split_whitespace().next().unwrap().into();
-    let envoy = Envoy::start(folder.path(), &config).await;
-    each_listener_makes_a_span(&config, &envoy, &stand, &[("inbound", SERVER)]).await;
+    let envoy = Envoy::start(&config, 2).await;
+    stand.each_listener_makes_a_span(&config, &envoy, &[("inbound", "SERVER")]).await;
 }
 
 #[tokio::test]
 async fn without_the_module_requests_are_served() {
-    let (folder, stand) = (tempfile::tempdir().unwrap(), Stand::start().await);
-    let mut config = relocated("remote-module.yaml", &stand);
+    let stand = Stand::start().await;
+    let mut config = stand.relocated("remote-module.yaml");
     assert_eq!(*only(&mut config, "sha256"), "0".repeat(64), "the placeholder");
     *only(&mut config, "num_retries") = json!(0);
-    let envoy = Envoy::start(folder.path(), &config).await;
-    let [(_, address)] = envoy.listeners().await.try_into().unwrap();
-    let answer = get(&address, "any", "/").await;
-    assert_eq!(answer, Some((200, "from the application\n".to_owned())), "{}", envoy.log());
-    assert_eq!(stand.seen().last().unwrap().traceparent, "", "no filter");
+    let envoy = Envoy::start(&config, 2).await;
+    stand.get(&envoy, "inbound", "/").await;
+    assert_eq!(stand.app.last().one("traceparent"), "", "no filter");
 }
 
 /// A manifest: where it goes and what it says.
@@ -484,7 +529,7 @@ fn the_collectors_are_those_that_the_filter_calls() {
     assert_eq!(entry.namespace, rule.namespace);
 
     // The configuration that the file's own comment gives.
-    let text = std::fs::read_to_string(root().join("istio/collector-external.yaml")).unwrap();
+    let text = std::fs::read_to_string(workspace().join("istio/collector-external.yaml")).unwrap();
     let comment = text.lines().find_map(|line| line.strip_prefix("#   ")).unwrap();
     let config: Value = serde_norway::from_str(comment).unwrap();
     let json = serde_json::to_vec(&as_struct(&config)).unwrap();
