@@ -114,6 +114,7 @@ impl RootContext for Root {
 
 impl Root {
     fn start(&mut self, config: Config) {
+        self.calls.clear();
         let node = host::property(&["xds", "node"]);
         let plugin = Plugin::new(config, node.as_deref(), &host::environment);
         self.metrics = plugin

@@ -23,7 +23,6 @@ const NOTHING_TO_DRAIN: Duration = Duration::ZERO;
 pub struct Plugin {
     config: Config,
     gateway: bool,
-    kind: Option<SpanKind>,
     exporter: Option<Exporter>,
     phase: Phase,
     /// Counts of everything that happens to requests and spans.
@@ -61,7 +60,6 @@ impl Plugin {
             .map(|export| Exporter::new(export, &resource(&config.service, &node, environment)));
         Self {
             gateway: node.is_gateway(),
-            kind: None,
             exporter,
             phase: Phase::Serving,
             metrics: Metrics::new(config.sampling.rules.len().min(MAX_RULE_METRICS)),
@@ -113,10 +111,13 @@ impl Plugin {
         self.metrics.take()
     }
 
-    /// Which side of a call this instance sees. The direction is readable only in requests and
-    /// is the same for all of them, so it is asked for once.
-    pub fn span_kind(&mut self, exchange: &impl Exchange) -> SpanKind {
-        *self.kind.get_or_insert_with(|| match self.config.mode {
+    /// Which side of a call a request of this instance is on.
+    ///
+    /// Asked for every span: listeners of both directions share one instance where their
+    /// configuration is the same.
+    #[must_use]
+    pub fn span_kind(&self, exchange: &impl Exchange) -> SpanKind {
+        match self.config.mode {
             Mode::Inbound | Mode::Gateway => SpanKind::Server,
             Mode::Outbound => SpanKind::Client,
             Mode::Auto if self.gateway => SpanKind::Server,
@@ -124,7 +125,7 @@ impl Plugin {
                 Some(OUTBOUND) => SpanKind::Client,
                 _ => SpanKind::Server,
             },
-        })
+        }
     }
 
     /// Takes in a finished span.

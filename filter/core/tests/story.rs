@@ -186,6 +186,21 @@ fn an_invalid_context_restarts_the_trace_and_is_counted() {
 }
 
 #[test]
+fn listeners_of_both_directions_share_an_instance() {
+    let mut worker = Worker::new(EXPORTING);
+    // Field 6, kind: 2 is SERVER, 3 is CLIENT; field 5, name, stands before it.
+    for (direction, kind) in [(1_i64, 2), (2, 3), (1, 2), (0, 2)] {
+        let mut told = request(&[]);
+        told.properties
+            .insert("xds.listener_direction".to_owned(), direction.to_le_bytes().to_vec());
+        worker.serve(&told);
+        let call = worker.tick().pop().unwrap();
+        assert!(contains(&call.body, &[b"\x2a\x03GET\x30", &[kind][..]].concat()), "{direction}");
+        worker.answer(&call, 200);
+    }
+}
+
+#[test]
 fn a_request_that_never_reached_the_filter_has_a_span() {
     let mut worker = Worker::new(EXPORTING);
     let mut stream = Stream::default();

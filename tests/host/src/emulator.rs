@@ -148,6 +148,17 @@ impl HostEmulator {
         Usage { fuel: self.fuel, hostcalls: self.state().hostcalls.clone() }
     }
 
+    /// How much memory the module has taken, in bytes. It never gives any back.
+    ///
+    /// # Panics
+    ///
+    /// If the module exports no memory.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let memory = self.instance.get_memory(&self.store, "memory").expect("a memory");
+        memory.data_size(&self.store)
+    }
+
     /// Lets time pass, without a tick.
     pub fn advance(&mut self, by: std::time::Duration) {
         let by = u64::try_from(by.as_nanos()).expect("no test runs for 500 years");

@@ -356,3 +356,57 @@ impl State {
             .or_else(|| exchange?.filter_state.get(path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state with one request under context 2 of root 1.
+    fn state(phase: Phase) -> State {
+        let exchange = Exchange::default()
+            .with_header("a", "1")
+            .with_header("a", "2")
+            .with_property(&["x", "y"], "first")
+            .with_final_property(&["x", "y"], "last");
+        let stream = Stream { root: 1, exchange: ExchangeId(0) };
+        State {
+            exchanges: vec![exchange],
+            streams: BTreeMap::from([(2, stream)]),
+            roots: BTreeMap::from([(1, Root::default())]),
+            effective: 2,
+            phase,
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn properties_follow_the_phase() {
+        let property = |phase| state(phase).property(b"x\0y").cloned();
+        assert_eq!(property(Phase::Stream), Some(b"first".to_vec()));
+        assert_eq!(property(Phase::Log), Some(b"last".to_vec()));
+        assert_eq!(property(Phase::Over), None);
+        let mut state = state(Phase::Stream);
+        state.properties.insert(b"node".to_vec(), b"n".to_vec());
+        state.effective = 1;
+        assert_eq!(state.property(b"x\0y"), None);
+        assert_eq!(state.property(b"node"), Some(&b"n".to_vec()));
+    }
+
+    #[test]
+    fn headers_change_only_while_the_stream_goes_on() {
+        assert_eq!(state(Phase::Log).map_mut(MapType::RequestHeaders), Err(Status::BadArgument));
+        assert_eq!(state(Phase::Log).map(MapType::RequestHeaders).map(Vec::len), Some(2));
+        let mut state = state(Phase::Stream);
+        assert_eq!(state.map_mut(MapType::ResponseHeaders), Err(Status::BadArgument));
+        state.map_mut(MapType::RequestHeaders).unwrap().remove(0);
+        assert_eq!(state.exchange(ExchangeId(0)).request_header("a"), [b"2"]);
+    }
+
+    #[test]
+    fn the_root_of_a_context() {
+        let mut state = state(Phase::Stream);
+        assert_eq!(state.effective_root(), 1);
+        state.effective = 1;
+        assert_eq!(state.effective_root(), 1);
+    }
+}

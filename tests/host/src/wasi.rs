@@ -92,3 +92,16 @@ fn next(seed: &mut u64) -> u8 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     seed.to_be_bytes().first().copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entropy_repeats_with_its_seed() {
+        let bytes = |mut seed| -> Vec<u8> { (0..16).map(|_| next(&mut seed)).collect() };
+        assert_eq!(bytes(1), bytes(1));
+        assert_ne!(bytes(1), bytes(2));
+        assert_ne!(bytes(1), [0; 16]);
+    }
+}

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{boot, boot_with};
+use common::{boot, boot_with, collect};
 use meshweft_host_tests::{Exchange, HostEmulator, Usage, request};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -26,8 +26,8 @@ fn calls(usage: &Usage) -> Vec<(&str, u64)> {
     usage.hostcalls.iter().map(|(name, count)| (name.as_str(), *count)).collect()
 }
 
-/// What every request pays: is another instance on it, what are its headers, leave the trace id,
-/// and at the end the clock.
+/// What every request pays: is another instance on it, what are its headers, what goes on, leave
+/// the trace id, and at the end the clock. What is recorded also pays for a span's properties.
 #[test]
 fn hostcalls_of_a_request() {
     let (mut host, root) = boot();
@@ -40,8 +40,43 @@ fn hostcalls_of_a_request() {
         kinds.map(|(kind, exchange)| spent(&mut host, root, kind, &exchange));
     let (mut silent, silent_root) = boot_with("");
     let passed = spent(&mut silent, silent_root, "passed through", &request());
-    assert_eq!(calls(&sampled), []);
-    assert_eq!(calls(&continued), []);
-    assert_eq!(calls(&unsampled), []);
-    assert_eq!(calls(&passed), []);
+    let recorded = [
+        ("clock_time_get", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_property", 12),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_set_property", 1),
+    ];
+    assert_eq!(calls(&sampled), recorded);
+    assert_eq!(calls(&continued), recorded);
+    let dropped = [
+        ("clock_time_get", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_property", 1),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_set_property", 1),
+    ];
+    assert_eq!(calls(&unsampled), dropped);
+    let untouched =
+        [("clock_time_get", 1), ("proxy_get_header_map_pairs", 1), ("proxy_get_property", 1)];
+    assert_eq!(calls(&passed), untouched);
+}
+
+/// What requests, exports and answers take is given back.
+#[test]
+fn memory_stays_flat() {
+    let (mut host, root) = boot();
+    let exchange = request()
+        .with_header("traceparent", PARENT)
+        .with_header("tracestate", "a=b,c=d")
+        .with_header("x-long", "v".repeat(4_000));
+    let mut round = || {
+        for _ in 0..100 {
+            host.serve(root, exchange.clone()).unwrap();
+        }
+        assert_eq!(collect(&mut host, root).len(), 100);
+        host.memory()
+    };
+    let warm = (0..3).map(|_| round()).max();
+    assert_eq!((0..10).map(|_| round()).max(), warm);
 }

@@ -242,16 +242,21 @@ fn an_old_instance_does_not_wait_for_ever() {
     host.serve(root, request()).unwrap();
     assert!(!host.done(root).unwrap());
     host.tick(root).unwrap();
+    host.answer(1, answer(&[(":status", "503")], b"")).unwrap();
+    host.advance(Duration::from_secs(299));
+    host.tick(root).unwrap();
     assert_eq!(host.state().pending().len(), 1);
-    host.advance(Duration::from_secs(301));
+    assert_eq!(host.state().roots[&root].done, 0);
+    host.advance(Duration::from_secs(2));
     host.tick(root).unwrap();
     assert_eq!(host.state().roots[&root].done, 1);
     host.tick(root).unwrap();
+    assert_eq!(host.state().roots[&root].done, 1, "said once");
     host.delete(root).unwrap();
     assert_eq!(host.state().metric("meshweft_dropped_shutdown"), 1);
     assert_identity(&host);
     // The answer comes after all; Envoy drops it with the context.
-    host.answer(1, ok_answer()).unwrap();
+    host.answer(2, ok_answer()).unwrap();
 }
 
 #[test]
@@ -332,4 +337,21 @@ fn answers_out_of_order_reach_the_right_batches() {
     collect(&mut host, root);
     assert_eq!(host.state().metric("meshweft_exported"), 3);
     assert_identity(&host);
+}
+
+#[test]
+fn what_the_queue_cannot_hold_is_counted() {
+    let configuration = r#"{"export": {"cluster": "otel-collector", "queue": {"max_spans": 10},
+        "batch": {"max_spans": 4}}}"#;
+    let (mut host, root) = boot_with(configuration);
+    for _ in 0..50 {
+        host.serve(root, request()).unwrap();
+    }
+    host.tick(root).unwrap();
+    assert_identity(&host);
+    assert_eq!(host.state().metric("meshweft_sampled"), 50);
+    assert_eq!(host.state().metric("meshweft_dropped_queue_full"), 40);
+    collect(&mut host, root);
+    assert_identity(&host);
+    assert_eq!(host.state().metric("meshweft_exported"), 10);
 }

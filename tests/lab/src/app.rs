@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -30,6 +30,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tokio_stream::StreamExt;
 
 use crate::client::{Client, Version};
 
@@ -160,7 +161,7 @@ struct Behaviour {
     shared: Arc<Shared>,
 }
 
-type Body = BoxBody<Bytes, io::Error>;
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 async fn serve(listener: TcpListener, behaviour: Arc<Behaviour>) {
     let mut connections = tokio::task::JoinSet::new();
@@ -236,7 +237,7 @@ impl Behaviour {
 }
 
 fn full(text: &'static str) -> Body {
-    Full::new(Bytes::from_static(text.as_bytes())).map_err(infallible).boxed()
+    Full::new(Bytes::from_static(text.as_bytes())).map_err(infallible).boxed_unsync()
 }
 
 fn half() -> Body {
@@ -244,7 +245,14 @@ fn half() -> Body {
         Ok(Frame::data(Bytes::from_static(b"the first half\n"))),
         Err(io::Error::other("half, as the path asks")),
     ];
-    StreamBody::new(tokio_stream::iter(frames)).boxed()
+    // The first half must be on its way before the connection breaks.
+    let frames = tokio_stream::iter(frames).then(|frame| async {
+        if frame.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        frame
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 fn grpc(path: &str) -> Response<Body> {
@@ -258,7 +266,7 @@ fn grpc(path: &str) -> Response<Body> {
     trailers.insert(name, HeaderValue::from_static(status));
     let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 0]));
     let frames = [Ok::<_, Infallible>(message), Ok(Frame::trailers(trailers))];
-    let body = StreamBody::new(tokio_stream::iter(frames)).map_err(infallible).boxed();
+    let body = StreamBody::new(tokio_stream::iter(frames)).map_err(infallible).boxed_unsync();
     let response = Response::builder().header("content-type", "application/grpc");
     response.body(body).unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client;
+use crate::client::{Client, Version};
 use crate::paths;
 
 /// How long an Envoy may take to come up, and an awaited figure to be reached.
@@ -27,6 +27,7 @@ pub struct Envoy {
     child: Child,
     dir: TempDir,
     admin: SocketAddr,
+    client: Client,
     listeners: BTreeMap<String, SocketAddr>,
 }
 
@@ -66,7 +67,8 @@ impl Envoy {
             assert!(ended.is_none(), "Envoy ended: {ended:?}\n{}", log());
             assert!(Instant::now() < deadline, "Envoy did not come up\n{}", log());
             if let Ok(Ok(admin)) = fs::read_to_string(&admin_file).map(|text| text.trim().parse()) {
-                break Self { child, dir, admin, listeners: BTreeMap::new() };
+                let client = Client::new(Version::H1);
+                break Self { child, dir, admin, client, listeners: BTreeMap::new() };
             }
             sleep(GLANCE).await;
         };
@@ -206,9 +208,7 @@ impl Envoy {
 
     /// The answer of the admin interface, if it is 200.
     pub async fn admin(&self, path: &str) -> Option<String> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
-        let answer =
-            timeout(PATIENCE, client::raw(self.admin, request.as_bytes())).await.ok()??;
+        let answer = self.client.get(self.admin, path, &[]).await.ok()?;
         (answer.status == 200).then(|| String::from_utf8_lossy(&answer.body).into_owned())
     }
 

@@ -16,4 +16,5 @@ pub mod client;
 pub mod collector;
 pub mod config;
 pub mod envoy;
+pub mod mesh;
 pub mod paths;

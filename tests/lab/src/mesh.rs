@@ -1,0 +1,104 @@
+//! One workload behind one Envoy, as most tests want it.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::collector::Collector;
+use crate::config::{
+    COLLECTOR, Direction, bootstrap, cluster, cluster_h2, listener, meshweft, node, route,
+};
+use crate::envoy::Envoy;
+
+/// An application behind an Envoy with the filter, and a collector.
+///
+/// Listeners: `inbound`, `outbound` and `gateway` reach the application over HTTP/1.1,
+/// `inbound-h2` and `outbound-h2` over HTTP/2; `plain` has no filter.
+#[derive(Debug)]
+pub struct Workload {
+    /// The proxy.
+    pub envoy: Envoy,
+    /// The application.
+    pub app: App,
+    /// The receiver of its spans.
+    pub collector: Collector,
+}
+
+/// How a [`Workload`] differs from the plain case.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Routes before the one of everything to the application.
+    pub routes: Vec<Value>,
+    /// HTTP filters before ours.
+    pub before: Vec<Value>,
+    /// Clusters beside the application's and the collector's.
+    pub clusters: Vec<Value>,
+    /// The node; absent: a plain one.
+    pub node: Option<Value>,
+    /// Workers; 0 is 2.
+    pub workers: u32,
+    /// Where each listener with the filter logs a line per request.
+    pub access_log: Option<PathBuf>,
+}
+
+impl Workload {
+    /// Starts all three with this configuration of the filter.
+    pub async fn start(config: &Value) -> Self {
+        Self::with(config, Options::default()).await
+    }
+
+    /// Starts all three.
+    pub async fn with(config: &Value, options: Options) -> Self {
+        let app = App::start().await;
+        let collector = Collector::start().await;
+        let Options { routes, before, clusters, node: own_node, workers, access_log } = options;
+        let http = |name: &str, direction, to: &str, filtered: bool| {
+            let mut routes = routes.clone();
+            routes.push(route("/", to));
+            let mut filters = before.clone();
+            filters.extend(filtered.then(|| meshweft(config)));
+            listener(name, direction, filters, routes, access_log.as_deref())
+        };
+        let listeners = vec![
+            http("inbound", Direction::Inbound, "app", true),
+            http("outbound", Direction::Outbound, "app", true),
+            http("gateway", Direction::Unspecified, "app", true),
+            http("inbound-h2", Direction::Inbound, "app-h2", true),
+            http("outbound-h2", Direction::Outbound, "app-h2", true),
+            http("plain", Direction::Inbound, "app", false),
+        ];
+        let mut all = vec![
+            cluster("app", app.address()),
+            cluster_h2("app-h2", app.address()),
+            cluster(COLLECTOR, collector.address()),
+        ];
+        all.extend(clusters);
+        let node = own_node.unwrap_or_else(|| node("lab"));
+        let workers = if workers == 0 { 2 } else { workers };
+        let envoy = Envoy::start(&bootstrap(node, listeners, all), workers).await;
+        Self { envoy, app, collector }
+    }
+}
+
+/// A configuration that exports to the lab's collector every 100 ms, with these fields besides.
+#[must_use]
+pub fn exporting(more: Value) -> Value {
+    let mut config = json!({
+        "service": {"name": "lab"},
+        "export": {"cluster": COLLECTOR, "batch": {"interval": "100ms"}},
+    });
+    merge(&mut config, more);
+    config
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
