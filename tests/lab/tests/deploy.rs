@@ -320,7 +320,7 @@ async fn a_new_configuration_by_ecds_needs_no_restart() {
     .await;
 
     replace("3", json!({"sampling": {"rate": 2}, "export": export}));
-    envoy.logged("meshweft: $.sampling.rate").await;
+    envoy.logged("meshweft: configuration: $.sampling.rate: 2 is out of range").await;
     stand.get(&envoy, "inbound", "/refused").await;
     let refused = |spans: &[Span]| spans.iter().any(|span| path_of(span) == "/refused");
     let spans = stand.collector.wait_until(Duration::from_secs(20), refused).await;
