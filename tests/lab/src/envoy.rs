@@ -41,6 +41,7 @@ impl Envoy {
         let config = dir.path().join("envoy.json");
         fs::write(&config, bootstrap.to_string()).expect("the bootstrap is written");
         let log = fs::File::create(dir.path().join("envoy.log")).expect("a log file");
+        let access_log = fs::File::create(dir.path().join("access.log")).expect("a log file");
         let admin_file = dir.path().join("admin");
         let mut child = Command::new(paths::envoy())
             .arg("-c")
@@ -51,9 +52,10 @@ impl Envoy {
             .args(["--disable-hot-restart", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
             .args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
+            .args(["--file-flush-interval-msec", "50"])
             .current_dir(paths::workspace())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(access_log)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
@@ -127,6 +129,12 @@ impl Envoy {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("envoy.log")).unwrap_or_default()
+    }
+
+    /// What access loggers have written to the standard output.
+    #[must_use]
+    pub fn access_log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
     }
 
     /// The process id.
