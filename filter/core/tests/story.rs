@@ -263,11 +263,6 @@ fn rules_decide_and_are_counted() {
     assert_eq!(forwarded.get(52..), Some("-02"), "not sampled, but random");
     assert_eq!(
         worker.metrics(),
-        counted(&[
-            ("requests", 1),
-            ("not_sampled", 1),
-            ("context_missing", 1),
-            ("rule_root", 1)
-        ])
+        counted(&[("requests", 1), ("not_sampled", 1), ("context_missing", 1), ("rule_root", 1)])
     );
 }
