@@ -279,7 +279,8 @@ async fn envoy_accepts_the_files_as_they_stand() {
 async fn the_sidecar_serves_both_sides() {
     let stand = Stand::start().await;
     let config = stand.relocated("sidecar.yaml");
-    let envoy = Envoy::start(&config, 2).await;
+    // One worker, so that both sides share a VM and must still tell themselves apart.
+    let envoy = Envoy::start(&config, 1).await;
     let listeners = [("inbound", "SERVER"), ("outbound", "CLIENT")];
     stand.each_listener_makes_a_span(&config, &envoy, &listeners).await;
 }
@@ -326,6 +327,21 @@ async fn a_new_configuration_by_ecds_needs_no_restart() {
     let spans = stand.collector.wait_until(Duration::from_secs(20), refused).await;
     let span = spans.iter().find(|span| path_of(span) == "/refused").unwrap();
     assert_eq!(span.service(), "renamed");
+}
+
+#[tokio::test]
+async fn a_bad_configuration_by_ecds_at_the_start_costs_no_request() {
+    let (folder, stand) = (tempfile::tempdir().unwrap(), Stand::start().await);
+    let mut config = stand.relocated("ecds.yaml");
+    let file = folder.path().join("meshweft.yaml");
+    *only(&mut config, "path_config_source") = json!({"path": file});
+    let mut resource = document("envoy/ecds/meshweft.yaml");
+    only(&mut resource, "configuration")["value"] = "{".into();
+    Envoy::replace_file(&file, &resource.to_string());
+    let envoy = Envoy::start(&config, 1).await;
+    stand.get(&envoy, "inbound", "/").await;
+    assert_eq!(stand.app.last().one("traceparent"), "", "no filter");
+    envoy.logged("meshweft: configuration: ").await;
 }
 
 #[tokio::test]
