@@ -50,6 +50,7 @@ impl Envoy {
             .args(["--concurrency", &workers.to_string()])
             .args(["--disable-hot-restart", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
+            .args(["--file-flush-interval-msec", "100"])
             .args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
             .current_dir(paths::workspace())
             .stdin(Stdio::null())
