@@ -204,8 +204,13 @@ fn listeners_of_both_directions_share_an_instance() {
 fn a_request_that_never_reached_the_filter_has_a_span() {
     let mut worker = Worker::new(EXPORTING);
     let mut stream = Stream::default();
-    stream.on_log(&mut worker.plugin, &request(&[]), worker.now, &mut worker.rng);
-    stream.on_log(&mut worker.plugin, &request(&[]), worker.now, &mut worker.rng);
+    let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-01"))]);
+    let mut log = || stream.on_log(&mut worker.plugin, &told, worker.now, &mut worker.rng);
+    // Access loggers and other instances come after it.
+    assert_eq!(
+        [log(), log()].map(|id| id.map(|id| id.to_string())),
+        [Some(TRACE.to_owned()), None]
+    );
     assert_eq!(worker.tick().len(), 1);
     let metrics = worker.metrics();
     assert_eq!(metrics.get("meshweft_requests"), Some(&1));
