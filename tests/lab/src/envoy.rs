@@ -51,7 +51,6 @@ impl Envoy {
             .args(["--concurrency", &workers.to_string()])
             .args(["--disable-hot-restart", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
-            .args(["--file-flush-interval-msec", "100"])
             .args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
             .args(["--file-flush-interval-msec", "50"])
             .current_dir(paths::workspace())
