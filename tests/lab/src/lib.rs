@@ -16,5 +16,6 @@ pub mod client;
 pub mod collector;
 pub mod config;
 pub mod envoy;
+pub mod load;
 pub mod mesh;
 pub mod paths;

@@ -32,6 +32,9 @@ pub struct Options {
     pub routes: Vec<Value>,
     /// HTTP filters before ours.
     pub before: Vec<Value>,
+    /// What stands in place of the filter with its configuration, such as one that reads it
+    /// from a file.
+    pub filter: Option<Value>,
     /// Clusters beside the application's and the collector's.
     pub clusters: Vec<Value>,
     /// The node; absent: a plain one.
@@ -52,12 +55,14 @@ impl Workload {
     pub async fn with(config: &Value, options: Options) -> Self {
         let app = App::start().await;
         let collector = Collector::start().await;
-        let Options { routes, before, clusters, node: own_node, workers, access_log } = options;
+        let Options { routes, before, filter, clusters, node: own_node, workers, access_log } =
+            options;
+        let filter = filter.unwrap_or_else(|| meshweft(config));
         let http = |name: &str, direction, to: &str, filtered: bool| {
             let mut routes = routes.clone();
             routes.push(route("/", to));
             let mut filters = before.clone();
-            filters.extend(filtered.then(|| meshweft(config)));
+            filters.extend(filtered.then(|| filter.clone()));
             listener(name, direction, filters, routes, access_log.as_deref())
         };
         let listeners = vec![
