@@ -16,6 +16,7 @@ pub mod client;
 pub mod collector;
 pub mod config;
 pub mod envoy;
+pub mod load;
 pub mod mesh;
 pub mod paths;
 pub mod tree;
