@@ -273,6 +273,19 @@ fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
 }
 
 #[test]
+fn what_is_counted_as_lost_is_not_sent() {
+    let mut worker = Worker::new(EXPORTING);
+    worker.serve(&request(&[]));
+    assert!(!worker.plugin.on_shutdown(worker.now));
+    worker.now = worker.now.after(Duration::from_secs(300));
+    let tick = worker.plugin.on_tick(worker.now);
+    assert_eq!((tick.calls, tick.done), (vec![], true));
+    let metrics = worker.metrics();
+    assert_eq!(metrics.get("meshweft_dropped_shutdown"), Some(&1));
+    assert_eq!(metrics.get("meshweft_export_requests"), None);
+}
+
+#[test]
 fn rules_decide_and_are_counted() {
     let mut worker = Worker::new(
         r#"{"export": {"cluster": "collector"}, "sampling": {"rules": [
