@@ -130,7 +130,11 @@ impl Root {
     }
 
     fn outcome(&self, id: CallId, outcome: &Outcome<'_>) {
-        self.shared(|Shared { plugin, rng }| plugin.on_outcome(id, outcome, host::now(), rng));
+        let complaint =
+            self.shared(|Shared { plugin, rng }| plugin.on_outcome(id, outcome, host::now(), rng));
+        if let Some(complaint) = complaint.flatten() {
+            host::log(LogLevel::Warn, &format!("meshweft: {complaint}"));
+        }
     }
 
     /// Hands what has been counted to the host.

@@ -155,17 +155,16 @@ impl Plugin {
         Tick { calls: exporter.poll(now, &mut self.metrics), done: false }
     }
 
-    /// Takes the outcome of a request that [`on_tick`](Self::on_tick) wanted sent.
+    /// Takes the outcome of a request that [`on_tick`](Self::on_tick) wanted sent; gives what
+    /// an operator should read about it.
     pub fn on_outcome(
         &mut self,
         id: CallId,
         outcome: &Outcome<'_>,
         now: MonoNanos,
         rng: &mut impl Rng,
-    ) {
-        if let Some(exporter) = &mut self.exporter {
-            exporter.outcome(id, outcome, now, &mut self.metrics, rng);
-        }
+    ) -> Option<String> {
+        self.exporter.as_mut()?.outcome(id, outcome, now, &mut self.metrics, rng)
     }
 
     /// The configuration is on its way out. Whether the host may forget this instance at once;

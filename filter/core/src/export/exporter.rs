@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use rand::Rng;
 
+use super::complaint::Complaints;
 use super::otlp::Envelope;
 use super::queue::{Batch, Load, Queue, Refused, Turn};
 use super::retry::{self, Verdict};
@@ -33,6 +34,7 @@ pub struct Exporter {
     queue: Queue,
     in_flight: Vec<Attempt>,
     outage: Option<Outage>,
+    complaints: Complaints,
     next_id: u64,
 }
 
@@ -75,6 +77,7 @@ impl Exporter {
             queue: Queue::new(config.queue, config.batch),
             in_flight: Vec::new(),
             outage: None,
+            complaints: Complaints::default(),
             next_id: 0,
         }
     }
@@ -121,6 +124,8 @@ impl Exporter {
     }
 
     /// Takes the outcome of an attempt. An unknown id changes nothing.
+    ///
+    /// After a failure gives what an operator should read in the log, at most once a minute.
     pub fn outcome(
         &mut self,
         id: CallId,
@@ -128,11 +133,11 @@ impl Exporter {
         now: MonoNanos,
         metrics: &mut Metrics,
         rng: &mut impl Rng,
-    ) {
-        if let Some(index) = self.in_flight.iter().position(|attempt| attempt.id == id) {
-            let attempt = self.in_flight.swap_remove(index);
-            self.end(attempt, outcome, now, rng.next_u64(), metrics);
-        }
+    ) -> Option<String> {
+        let index = self.in_flight.iter().position(|attempt| attempt.id == id)?;
+        let attempt = self.in_flight.swap_remove(index);
+        self.end(attempt, outcome, now, rng.next_u64(), metrics);
+        self.complaints.about(&self.cluster, outcome, now)
     }
 
     /// From now on batches go without waiting for company: the configuration is on its way out.

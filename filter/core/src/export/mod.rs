@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+mod complaint;
 mod exporter;
 mod otlp;
 mod queue;
