@@ -18,3 +18,4 @@ pub mod config;
 pub mod envoy;
 pub mod mesh;
 pub mod paths;
+pub mod story;
