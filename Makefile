@@ -40,7 +40,7 @@ test: doctor test-unit test-wasm test-host test-e2e ## All tests; fetches what t
 
 .PHONY: test-unit
 test-unit: ## Tests of the core and the tool, natively
-	$(CARGO) test $(CARGO_FLAGS)
+	$(CARGO) test $(CARGO_FLAGS) --no-fail-fast
 
 .PHONY: test-wasm
 test-wasm: ## The core's tests again, as wasm in Node
@@ -48,17 +48,18 @@ test-wasm: ## The core's tests again, as wasm in Node
 
 .PHONY: test-host
 test-host: $(WASM) ## The module in an emulated host
-	$(CARGO) test $(CARGO_FLAGS) -p meshweft-host-tests
+	$(CARGO) test $(CARGO_FLAGS) --no-fail-fast -p meshweft-host-tests
 
 .PHONY: test-e2e
 test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
 	@$(TOOLS)/e2e.sh $(ENVOY_VERSIONS)
 
 .PHONY: lint
-lint: doc ## Formatting, clippy and documentation, warnings as errors
+lint: ## Formatting, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --exclude meshweft --all-targets -- -D warnings
 	@$(TOOLS)/wasm-lint.sh
+	@$(MAKE) --no-print-directory doc
 
 .PHONY: deny
 deny: ## Licences and sources of the dependencies

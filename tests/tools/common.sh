@@ -55,9 +55,10 @@ cargo_tool() {
     say "installing $binary $version (once, some minutes)"
     mkdir -p "$CACHE"
     local install=(cargo install "$crate" --version "=$version" --bin "$binary" --root "$folder" --no-track)
-    # A registry mirror may lag behind the tool's own lock file; the tool's version is pinned either way.
-    CARGO_TARGET_DIR=$CACHE/build-$crate "${install[@]}" --locked </dev/null ||
-        CARGO_TARGET_DIR=$CACHE/build-$crate "${install[@]}" </dev/null ||
-        die "cannot install $crate $version"
+    if ! CARGO_TARGET_DIR=$CACHE/build-$crate "${install[@]}" --locked </dev/null; then
+        # A registry mirror may lag behind the tool's own lock file; the tool's version is pinned either way.
+        say "trying again with the dependencies that this registry has"
+        CARGO_TARGET_DIR=$CACHE/build-$crate "${install[@]}" </dev/null || die "cannot install $crate $version"
+    fi
     rm -rf "$CACHE/build-$crate"
 }

@@ -8,4 +8,4 @@ need node "install Node.js 18 or newer (Debian: apt-get install nodejs)"
 cargo_tool wasm-bindgen-cli "$(locked_version wasm-bindgen)" wasm-bindgen-test-runner
 use_wasm_toolchain wasm32-unknown-unknown
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$TOOL WASM_BINDGEN_TEST_ONLY_NODE=1
-"$CARGO_WASM" test -p meshweft-core --lib --tests "${CARGO_WASM_FLAGS[@]}" "$@" </dev/null
+"$CARGO_WASM" test --no-fail-fast -p meshweft-core --lib --tests "${CARGO_WASM_FLAGS[@]}" "$@" </dev/null

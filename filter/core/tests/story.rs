@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
@@ -17,7 +18,6 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00f067aa0ba902b7";
 const EXPORTING: &str = r#"{"service": {"name": "shop"}, "export": {"cluster": "collector"}}"#;
-const SECOND: u64 = 1_000_000_000;
 
 /// A request as the emulated host shows it.
 #[derive(Default)]
@@ -79,7 +79,7 @@ impl Worker {
     }
 
     fn tick(&mut self) -> Vec<ExportCall> {
-        self.now = MonoNanos(self.now.0 + SECOND);
+        self.now = self.now.after(Duration::from_secs(1));
         self.plugin.on_tick(self.now).calls
     }
 
@@ -263,13 +263,26 @@ fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
     assert!(!worker.plugin.on_shutdown(worker.now));
     let call = worker.tick().pop().unwrap();
     worker.plugin.on_outcome(call.id, &Outcome::NotSent, worker.now, &mut worker.rng);
-    worker.now = MonoNanos(worker.now.0 + 400 * SECOND);
+    worker.now = worker.now.after(Duration::from_secs(400));
     assert!(worker.plugin.on_tick(worker.now).done);
     let metrics = worker.metrics();
     let dropped = ["shutdown", "retries_exhausted"]
         .map(|cause| metrics.get(&format!("meshweft_dropped_{cause}")).copied().unwrap_or(0));
     assert_eq!(dropped.iter().sum::<i64>(), 1, "{metrics:?}");
     assert_eq!(metrics.get("meshweft_queue_spans"), None);
+}
+
+#[test]
+fn what_is_counted_as_lost_is_not_sent() {
+    let mut worker = Worker::new(EXPORTING);
+    worker.serve(&request(&[]));
+    assert!(!worker.plugin.on_shutdown(worker.now));
+    worker.now = worker.now.after(Duration::from_secs(300));
+    let tick = worker.plugin.on_tick(worker.now);
+    assert_eq!((tick.calls, tick.done), (vec![], true));
+    let metrics = worker.metrics();
+    assert_eq!(metrics.get("meshweft_dropped_shutdown"), Some(&1));
+    assert_eq!(metrics.get("meshweft_export_requests"), None);
 }
 
 #[test]

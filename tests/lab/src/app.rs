@@ -89,6 +89,7 @@ impl Seen {
 
 #[derive(Debug, Default)]
 struct Shared {
+    calls: Mutex<Vec<Call>>,
     seen: Mutex<Vec<Seen>>,
     tries: Mutex<BTreeMap<String, u32>>,
 }
@@ -104,25 +105,30 @@ pub struct App {
 impl App {
     /// An application that calls nobody.
     pub async fn start() -> Self {
-        Self::calling(Vec::new(), Forward::TraceContext).await
+        Self::forwarding(Forward::TraceContext).await
     }
 
-    /// An application that makes these calls.
+    /// An application that copies these headers to its calls; see [`call`](Self::call).
     ///
     /// # Panics
     /// If no port can be had.
-    pub async fn calling(calls: Vec<Call>, forward: Forward) -> Self {
+    pub async fn forwarding(forward: Forward) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
         let behaviour = Arc::new(Behaviour {
-            calls,
             forward,
             client: Client::new(Version::H1),
             shared: Arc::clone(&shared),
         });
         let server = tokio::spawn(serve(listener, behaviour));
         Self { address, shared, server }
+    }
+
+    /// From now on the application makes this call too: its own outbound listener is known only
+    /// when the proxy runs that has to know the application first.
+    pub fn call(&self, call: Call) {
+        lock(&self.shared.calls).push(call);
     }
 
     /// Where it listens.
@@ -155,7 +161,6 @@ impl Drop for App {
 
 #[derive(Debug)]
 struct Behaviour {
-    calls: Vec<Call>,
     forward: Forward,
     client: Client,
     shared: Arc<Shared>,
@@ -190,7 +195,8 @@ impl Behaviour {
             path: parts.uri.path_and_query().map_or("", |path| path.as_str()).to_owned(),
             headers: headers.map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect(),
         });
-        for call in self.calls.iter().filter(|call| path.starts_with(&call.on)) {
+        let calls = lock(&self.shared.calls).clone();
+        for call in calls.iter().filter(|call| path.starts_with(&call.on)) {
             self.call(call, &parts.headers).await;
         }
         if let Some(millis) = number(&path, "delay") {

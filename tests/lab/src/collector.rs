@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -96,6 +97,8 @@ pub struct Received {
     pub status: u16,
     /// How many spans it had.
     pub spans: usize,
+    /// A hash of its body.
+    pub body: u64,
 }
 
 #[derive(Debug, Default)]
@@ -267,7 +270,11 @@ async fn receive(
     if !reply.delay.is_zero() {
         sleep(reply.delay).await;
     }
-    let decoded = ExportTraceServiceRequest::decode(body.to_bytes());
+    let body = body.to_bytes();
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    received.body = hasher.finish();
+    let decoded = ExportTraceServiceRequest::decode(body);
     received.status = match (&decoded, reply.status) {
         (Err(_), _) => 400,
         (Ok(_), 0) => 200,

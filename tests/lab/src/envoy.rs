@@ -41,6 +41,7 @@ impl Envoy {
         let config = dir.path().join("envoy.json");
         fs::write(&config, bootstrap.to_string()).expect("the bootstrap is written");
         let log = fs::File::create(dir.path().join("envoy.log")).expect("a log file");
+        let access_log = fs::File::create(dir.path().join("access.log")).expect("a log file");
         let admin_file = dir.path().join("admin");
         let mut child = Command::new(paths::envoy())
             .arg("-c")
@@ -50,11 +51,11 @@ impl Envoy {
             .args(["--concurrency", &workers.to_string()])
             .args(["--disable-hot-restart", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
-            .args(["--file-flush-interval-msec", "100"])
             .args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
+            .args(["--file-flush-interval-msec", "50"])
             .current_dir(paths::workspace())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(access_log)
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
@@ -128,6 +129,12 @@ impl Envoy {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("envoy.log")).unwrap_or_default()
+    }
+
+    /// What access loggers have written to the standard output.
+    #[must_use]
+    pub fn access_log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
     }
 
     /// The process id.
@@ -224,6 +231,16 @@ impl Envoy {
         fs::write(&new, text).expect("written");
         fs::rename(&new, path).expect("moved");
     }
+}
+
+/// Whether every sampled span is accounted for: delivered, dropped by cause, or still here.
+/// It holds for the filter's metrics, without their prefix, while no request is open.
+#[must_use]
+pub fn adds_up(metrics: &BTreeMap<String, i64>) -> bool {
+    let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
+    let dropped = metrics.iter().filter(|(name, _)| name.starts_with("dropped_"));
+    let dropped: i64 = dropped.map(|(_, count)| count).sum();
+    of("sampled") == of("exported") + dropped + of("queue_spans") + of("in_flight_spans")
 }
 
 fn tail(path: &Path) -> String {

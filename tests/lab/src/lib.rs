@@ -16,6 +16,8 @@ pub mod client;
 pub mod collector;
 pub mod config;
 pub mod envoy;
+pub mod load;
 pub mod mesh;
 pub mod paths;
 pub mod story;
+pub mod tree;

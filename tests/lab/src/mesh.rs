@@ -36,6 +36,9 @@ pub struct Options {
     pub after: Vec<Value>,
     /// Fields of every listener's connection manager, merged into the lab's own; `null`: none.
     pub manager: Value,
+    /// What stands in place of the filter with its configuration, such as one that reads it
+    /// from a file.
+    pub filter: Option<Value>,
     /// Clusters beside the application's and the collector's.
     pub clusters: Vec<Value>,
     /// The node; absent: a plain one.
@@ -60,17 +63,19 @@ impl Workload {
             routes,
             before,
             after,
+            filter,
             manager,
             clusters,
             node: own_node,
             workers,
             access_log,
         } = options;
+        let filter = filter.unwrap_or_else(|| meshweft(config));
         let http = |name: &str, direction, to: &str, filtered: bool| {
             let mut routes = routes.clone();
             routes.push(route("/", to));
             let mut filters = before.clone();
-            filters.extend(filtered.then(|| meshweft(config)));
+            filters.extend(filtered.then(|| filter.clone()));
             filters.extend(after.clone());
             let log = access_log.as_deref().filter(|_| filtered);
             let mut listener = listener(name, direction, filters, routes, log);

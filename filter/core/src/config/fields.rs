@@ -19,7 +19,7 @@ pub(super) enum Kind {
     /// One of some words.
     Choice {
         of: &'static [&'static str],
-        default: &'static str,
+        default: Option<&'static str>,
     },
     /// Words of a list, each at most once.
     Choices {
@@ -35,10 +35,10 @@ pub(super) enum Kind {
     Matcher,
     /// Names of headers and a matcher each.
     Matchers,
-    /// An object; `required` is the one field that it needs.
+    /// An object, with the fields that it needs.
     Object {
         fields: &'static [Field],
-        required: Option<&'static str>,
+        required: &'static [&'static str],
     },
     Period(&'static Period),
     /// A number from 0 to 1.
@@ -179,7 +179,7 @@ pub(super) const CONFIG: &[Field] = &[
     Field {
         name: "mode",
         about: "Which side of the workload the filter stands on.",
-        kind: Kind::Choice { of: &Mode::NAMES, default: Mode::Auto.name() },
+        kind: Kind::Choice { of: &Mode::NAMES, default: Some(Mode::Auto.name()) },
     },
     object("service", "Who the spans are from; what is absent is derived from the node.", SERVICES),
     object("propagation", "Which headers are read and written.", PROPAGATION),
@@ -188,7 +188,7 @@ pub(super) const CONFIG: &[Field] = &[
     Field {
         name: "export",
         about: "Where spans go. Without it context is passed on and nothing is recorded.",
-        kind: Kind::Object { fields: EXPORT, required: Some("cluster") },
+        kind: Kind::Object { fields: EXPORT, required: &["cluster"] },
     },
 ];
 
@@ -221,7 +221,10 @@ pub(super) const SAMPLING: &[Field] = &[
     Field {
         name: "parent",
         about: "What a valid parent decides: everything, or nothing.",
-        kind: Kind::Choice { of: &ParentPolicy::NAMES, default: ParentPolicy::Respect.name() },
+        kind: Kind::Choice {
+            of: &ParentPolicy::NAMES,
+            default: Some(ParentPolicy::Respect.name()),
+        },
     },
     Field {
         name: "rate",
@@ -246,7 +249,7 @@ pub(super) const RULE: &[Field] = &[
     Field {
         name: "parent",
         about: "Overrides sampling.parent.",
-        kind: Kind::Choice { of: &ParentPolicy::NAMES, default: "" },
+        kind: Kind::Choice { of: &ParentPolicy::NAMES, default: None },
     },
 ];
 
@@ -275,7 +278,7 @@ pub(super) const EXPORT: &[Field] = &[
     Field {
         name: "protocol",
         about: "OTLP over HTTP with protobuf.",
-        kind: Kind::Choice { of: &[OTLP_HTTP], default: OTLP_HTTP },
+        kind: Kind::Choice { of: &[OTLP_HTTP], default: Some(OTLP_HTTP) },
     },
     Field {
         name: "cluster",
@@ -365,5 +368,5 @@ pub(super) const OWN_HEADERS: [&str; 11] = [
 ];
 
 const fn object(name: &'static str, about: &'static str, fields: &'static [Field]) -> Field {
-    Field { name, about, kind: Kind::Object { fields, required: None } }
+    Field { name, about, kind: Kind::Object { fields, required: &[] } }
 }

@@ -10,11 +10,13 @@ mod matcher;
 mod node;
 mod rate;
 mod read;
+mod schema;
 mod text;
 
 pub use error::{ConfigError, Problem};
 pub use matcher::{Case, RegexError, StringMatcher};
 pub use rate::Rate;
+pub use schema::schema;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]

@@ -1,0 +1,150 @@
+//! The JSON Schema (2020-12) of the configuration, made of the table that the parser reads by.
+
+use serde_json::{Map, Value, json};
+
+use super::fields::{
+    CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MAX_ANY_OF, MAX_ATTRIBUTES, MAX_HEADERS,
+    MAX_RULES, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN, RULE, TARGET, Text,
+    VALUE_PATTERN,
+};
+use super::text::NAME_PATTERN;
+
+/// The schema.
+///
+/// It cannot say what the parser checks beside it: bounds of durations, fields that bound one
+/// another, unique names of rules, the syntax of a regex, environment variables, duplicate keys.
+#[must_use]
+pub fn schema() -> Value {
+    let mut schema = Map::new();
+    put(&mut schema, "$schema", "https://json-schema.org/draft/2020-12/schema");
+    put(&mut schema, "title", "Meshweft");
+    put(&mut schema, "description", "Configuration of the Meshweft tracing filter.");
+    if let Value::Object(fields) = object(CONFIG, &[]) {
+        schema.extend(fields);
+    }
+    put(&mut schema, "$defs", json!({"matcher": matcher(), "form": form()}));
+    Value::Object(schema)
+}
+
+fn object(fields: &[Field], required: &[&str]) -> Value {
+    let properties: Map<String, Value> =
+        fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
+    let mut object = Map::new();
+    put(&mut object, "type", "object");
+    put(&mut object, "additionalProperties", false);
+    put(&mut object, "properties", properties);
+    if !required.is_empty() {
+        put(&mut object, "required", json!(required));
+    }
+    Value::Object(object)
+}
+
+fn property(field: &Field) -> Value {
+    let mut value = kind(&field.kind);
+    if let Value::Object(value) = &mut value {
+        put(value, "description", field.about);
+    }
+    value
+}
+
+fn kind(kind: &Kind) -> Value {
+    match kind {
+        Kind::Attributes => json!({
+            "type": "object",
+            "maxProperties": MAX_ATTRIBUTES,
+            "propertyNames": {
+                "minLength": 1, "maxLength": LABEL.max, "not": {"enum": OWN_ATTRIBUTES}
+            },
+            "additionalProperties": {
+                "anyOf": [text(&LABEL), {"type": "number"}, {"type": "boolean"}]
+            },
+            "default": {},
+        }),
+        Kind::Choice { of, default: None } => json!({"enum": of}),
+        Kind::Choice { of, default } => json!({"enum": of, "default": default}),
+        Kind::Choices { of, default } => json!({
+            "type": "array", "items": {"enum": of}, "uniqueItems": true, "default": default
+        }),
+        Kind::Cluster => json!({"anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])]}),
+        Kind::Headers => json!({
+            "type": "object",
+            "maxProperties": MAX_HEADERS,
+            "propertyNames": {"pattern": NAME_PATTERN, "not": {"enum": OWN_HEADERS}},
+            "additionalProperties": {
+                "type": "string", "maxLength": MAX_VALUE, "pattern": VALUE_PATTERN
+            },
+            "default": {},
+        }),
+        Kind::Integer(range) => integer(range),
+        Kind::Matcher => json!({"$ref": "#/$defs/matcher"}),
+        Kind::Matchers => json!({
+            "type": "object",
+            "maxProperties": MAX_HEADERS,
+            "propertyNames": {"pattern": NAME_PATTERN, "not": {"const": "host"}},
+            "additionalProperties": {"$ref": "#/$defs/matcher"},
+            "default": {},
+        }),
+        Kind::Object { fields, required } => object(fields, required),
+        Kind::Period(range) => json!({
+            "type": "string", "pattern": PERIOD_PATTERN, "default": range.default
+        }),
+        Kind::Rate { default: None } => json!({"type": "number", "minimum": 0, "maximum": 1}),
+        Kind::Rate { default } => {
+            json!({"type": "number", "minimum": 0, "maximum": 1, "default": default})
+        }
+        Kind::Rules => json!({
+            "type": "array", "maxItems": MAX_RULES, "items": object(RULE, &["name"]), "default": []
+        }),
+        Kind::Text(bounds) => text(bounds),
+    }
+}
+
+fn integer(range: &Integer) -> Value {
+    let mut schema = json!({"type": "integer", "minimum": range.min, "maximum": range.max});
+    if let (Some(default), Value::Object(schema)) = (range.default, &mut schema) {
+        put(schema, "default", default);
+    }
+    schema
+}
+
+fn text(bounds: &Text) -> Value {
+    let mut schema = Map::new();
+    put(&mut schema, "type", "string");
+    put(&mut schema, "minLength", 1);
+    put(&mut schema, "maxLength", bounds.max);
+    if let Some(pattern) = bounds.pattern {
+        put(&mut schema, "pattern", pattern);
+    }
+    if let Some(default) = bounds.default {
+        put(&mut schema, "default", default);
+    }
+    Value::Object(schema)
+}
+
+/// A form, or any of a list of forms.
+fn matcher() -> Value {
+    let form = json!({"$ref": "#/$defs/form"});
+    let list = json!({"type": "array", "minItems": 1, "maxItems": MAX_ANY_OF, "items": form});
+    json!({"anyOf": [form, list]})
+}
+
+/// A string, or an object of exactly one form.
+fn form() -> Value {
+    let exact = json!({"type": "string", "maxLength": PATTERN.max});
+    let mut properties: Map<String, Value> =
+        FORMS.iter().map(|name| ((*name).to_owned(), text(&PATTERN))).collect();
+    put(&mut properties, "exact", exact.clone());
+    put(&mut properties, "present", json!({"type": "boolean"}));
+    let object = json!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": false,
+        "properties": properties,
+    });
+    json!({"anyOf": [exact, object]})
+}
+
+fn put(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+    map.insert(key.to_owned(), value.into());
+}

@@ -1,0 +1,200 @@
+//! Every file of `config-examples/`, asked about requests.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
+
+use meshweft_core::config::{Config, Format};
+use meshweft_core::model::{Headers, TraceId};
+use meshweft_core::propagation::ParentDecision;
+use meshweft_core::sampling::{Decision, Reason, Request, Verdict, decide};
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
+const DEBUG: &str = include_str!("../../../config-examples/debug.json");
+const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
+const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
+const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
+
+const SAMPLED: Option<ParentDecision> = Some(ParentDecision::Sample);
+const DROPPED: Option<ParentDecision> = Some(ParentDecision::Drop);
+
+fn config(text: &str) -> Config {
+    let env = |name: &str| (name == "OTLP_TOKEN").then(|| "t0ken".to_owned());
+    Config::parse(text.as_bytes(), &env).unwrap()
+}
+
+/// A trace id that is recorded by rates above `1 - share`.
+fn id(share: f64) -> TraceId {
+    let hex = match share {
+        0.03 => b"0af7651916cd43dd8407ae147ae147ae",
+        0.4 => b"0af7651916cd43dd8466666666666666",
+        0.92 => b"0af7651916cd43dd84eb851eb851eb85",
+        0.96 => b"0af7651916cd43dd84f5c28f5c28f5c2",
+        0.995 => b"0af7651916cd43dd84feb851eb851eb8",
+        _ => panic!("{share}"),
+    };
+    TraceId::from_hex(hex).unwrap()
+}
+
+/// What the example decides for `METHOD authority/path` with one more header.
+fn decided(
+    config: &Config,
+    request: &str,
+    header: (&str, &str),
+    parent: Option<ParentDecision>,
+    share: f64,
+) -> (bool, String) {
+    let (method, target) = request.split_once(' ').unwrap();
+    let (authority, path) = target.split_at(target.find('/').unwrap());
+    let pairs = [(":method", method), (":path", path), (":authority", authority), header];
+    let headers: Headers = pairs.into_iter().collect();
+    let request = Request { headers: &headers };
+    let Decision { verdict, reason, .. } = decide(&config.sampling, request, parent, id(share));
+    let reason = match reason {
+        Reason::Default => "default".to_owned(),
+        Reason::Parent => "parent".to_owned(),
+        Reason::Rule(index) => config.sampling.rules.get(index).unwrap().name.clone(),
+    };
+    (verdict == Verdict::RecordAndSample, reason)
+}
+
+/// A request, a header, the parent, the trace's share; whether it is recorded, and why.
+type Case<'a> = (&'a str, (&'a str, &'a str), Option<ParentDecision>, f64, bool, &'a str);
+
+#[track_caller]
+fn check(text: &str, cases: &[Case<'_>]) {
+    let config = config(text);
+    for &(request, header, parent, share, recorded, reason) in cases {
+        assert_eq!(
+            decided(&config, request, header, parent, share),
+            (recorded, reason.to_owned()),
+            "{request} {header:?} {parent:?} {share}"
+        );
+    }
+}
+
+const NONE: (&str, &str) = ("accept", "*/*");
+
+#[test]
+fn minimal() {
+    check(
+        MINIMAL,
+        &[
+            ("GET shop/", NONE, None, 0.03, true, "default"),
+            ("GET shop/", NONE, SAMPLED, 0.03, true, "parent"),
+            ("GET shop/", NONE, DROPPED, 0.03, false, "parent"),
+        ],
+    );
+    assert_eq!(config(MINIMAL).export.unwrap().cluster, "otel-collector");
+}
+
+#[test]
+fn production() {
+    let canary = ("x-canary", "");
+    check(
+        PRODUCTION,
+        &[
+            ("GET shop/", NONE, None, 0.92, false, "default"),
+            ("GET shop/", NONE, None, 0.96, true, "default"),
+            ("GET shop/", NONE, SAMPLED, 0.03, true, "parent"),
+            ("GET shop/healthz?full", NONE, None, 0.995, false, "probes"),
+            ("POST shop/orders/7/pay", NONE, None, 0.03, true, "pay"),
+            ("GET shop/orders/7/pay", NONE, None, 0.03, false, "default"),
+            ("POST shop/orders/7/8/pay", NONE, None, 0.03, false, "default"),
+            ("GET shop/", canary, None, 0.4, false, "canary"),
+            ("GET shop/", canary, None, 0.92, true, "canary"),
+        ],
+    );
+    let export = config(PRODUCTION).export.unwrap();
+    let collector = "otel-collector.observability.svc.cluster.local";
+    assert_eq!(export.cluster, format!("outbound|4318||{collector}"));
+    assert_eq!(export.authority, format!("{collector}:4318"));
+    assert_eq!(export.headers, [("authorization".to_owned(), "Bearer t0ken".to_owned())]);
+    let without = Config::parse(PRODUCTION.as_bytes(), &|_| None).unwrap_err();
+    assert_eq!(without.path, "$.export.headers.authorization");
+}
+
+#[test]
+fn debug() {
+    check(
+        DEBUG,
+        &[
+            ("GET shop/", NONE, None, 0.03, true, "default"),
+            ("GET shop/", NONE, DROPPED, 0.03, true, "default"),
+            ("GET shop/", NONE, SAMPLED, 0.03, true, "default"),
+        ],
+    );
+}
+
+#[test]
+fn health_checks() {
+    let kubernetes = ("user-agent", "kube-probe/1.31");
+    let google = ("user-agent", "GoogleHC/1.0");
+    let browser = ("user-agent", "Mozilla/5.0");
+    check(
+        HEALTH_CHECKS,
+        &[
+            ("GET shop/", kubernetes, None, 0.995, false, "kubernetes"),
+            ("GET shop/", google, SAMPLED, 0.995, false, "load-balancer"),
+            ("GET shop/health", browser, None, 0.995, false, "paths"),
+            ("GET shop/healthz", browser, None, 0.995, false, "paths"),
+            ("HEAD shop/readyz/db?verbose", browser, SAMPLED, 0.995, false, "paths"),
+            ("POST shop/readyz", browser, None, 0.03, true, "default"),
+            ("GET shop/healthy-food", browser, None, 0.03, true, "default"),
+            ("POST shop/grpc.health.v1.Health/Check", browser, None, 0.995, false, "grpc"),
+            ("GET shop/", browser, DROPPED, 0.03, false, "parent"),
+        ],
+    );
+}
+
+#[test]
+fn b3_mesh() {
+    check(
+        B3_MESH,
+        &[
+            ("GET shop.example/", NONE, None, 0.92, true, "default"),
+            ("GET shop.example/", NONE, None, 0.4, false, "default"),
+            ("GET Cart.shop.svc.cluster.local:8080/", NONE, None, 0.96, false, "internal"),
+            ("GET cart.shop.svc.cluster.local/", NONE, None, 0.995, true, "internal"),
+            (
+                "GET cart.shop.svc.cluster.local/",
+                NONE,
+                Some(ParentDecision::Deferred),
+                0.96,
+                false,
+                "internal",
+            ),
+            (
+                "GET cart.shop.svc.cluster.local/",
+                NONE,
+                Some(ParentDecision::Debug),
+                0.03,
+                true,
+                "parent",
+            ),
+        ],
+    );
+    let propagation = config(B3_MESH).propagation;
+    assert_eq!(propagation.extract, [Format::B3, Format::B3Multi, Format::TraceContext]);
+    assert_eq!(propagation.inject, [Format::B3Multi, Format::TraceContext]);
+}
+
+/// A file without a test above must not lie there.
+#[cfg(not(target_family = "wasm"))]
+#[test]
+fn every_file_is_asked() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config-examples");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "README.md")
+        .collect();
+    files.sort();
+    assert_eq!(
+        files,
+        ["b3-mesh.json", "debug.json", "health-checks.json", "minimal.json", "production.json"]
+    );
+    let readme = std::fs::read_to_string(format!("{folder}/README.md")).unwrap();
+    for file in files {
+        assert!(readme.contains(&format!("[{file}]({file})")), "{file} is not in the README");
+    }
+}
