@@ -19,4 +19,5 @@ pub mod envoy;
 pub mod load;
 pub mod mesh;
 pub mod paths;
+pub mod story;
 pub mod tree;

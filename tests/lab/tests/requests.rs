@@ -4,166 +4,17 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::Bytes;
-use meshweft_lab::client::{Answer, Client, Version, raw};
+use meshweft_lab::client::{Client, Version, raw};
 use meshweft_lab::collector::Span;
 use meshweft_lab::config::{COLLECTOR, cluster, istio_node, meshweft, node, route};
 use meshweft_lab::mesh::{Options, Workload, exporting};
+use meshweft_lab::story::{PARENT, Story};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
-const PARENT: &str = "00f067aa0ba902b7";
-
-/// The tail of the client's patience for what Envoy does after the last byte.
-const SLACK: u64 = 20_000_000;
-
-/// A request with a context of its own.
-#[derive(Clone, Debug)]
-struct Sent {
-    trace_id: String,
-    before: u64,
-    after: u64,
-    status: Option<u16>,
-}
-
-/// Sends requests and remembers what their spans must say.
-#[derive(Debug)]
-struct Story<'a> {
-    lab: &'a Workload,
-    h1: Client,
-    h2: Client,
-    sent: Vec<Sent>,
-}
-
-impl<'a> Story<'a> {
-    fn new(lab: &'a Workload) -> Self {
-        Self { lab, h1: Client::new(Version::H1), h2: Client::new(Version::H2), sent: Vec::new() }
-    }
-
-    fn trace_id(&self) -> String {
-        format!("{:032x}", 0x00c0_ffee_0000_0000_u64 + self.sent.len() as u64)
-    }
-
-    fn traceparent(&self) -> String {
-        format!("00-{}-{PARENT}-01", self.trace_id())
-    }
-
-    fn ended(&mut self, before: u64, status: Option<u16>) {
-        let trace_id = self.trace_id();
-        self.sent.push(Sent { trace_id, before, after: nanos(), status });
-    }
-
-    async fn send(
-        &mut self,
-        version: Version,
-        method: &str,
-        listener: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-    ) -> Option<Answer> {
-        let traceparent = self.traceparent();
-        let mut all = vec![("traceparent", traceparent.as_bytes()), ("user-agent", b"lab")];
-        all.extend(headers.iter().map(|(name, value)| (*name, value.as_bytes())));
-        let client = if version == Version::H1 { &self.h1 } else { &self.h2 };
-        let to = self.lab.envoy.listener(listener);
-        let before = nanos();
-        let answer = client.send(method, to, path, &all, Bytes::new()).await.ok();
-        self.ended(before, answer.as_ref().map(|answer| answer.status));
-        answer
-    }
-
-    async fn get(&mut self, listener: &str, path: &str, headers: &[(&str, &str)]) {
-        self.send(Version::H1, "GET", listener, path, headers).await;
-    }
-
-    /// Exact bytes; `{}` stands for the trace headers.
-    async fn raw(&mut self, listener: &str, request: &str) {
-        let headers = format!("traceparent: {}\r\nuser-agent: lab", self.traceparent());
-        let request = request.replace("{}", &headers);
-        let before = nanos();
-        let answer = raw(self.lab.envoy.listener(listener), request.as_bytes()).await;
-        self.ended(before, answer.map(|answer| answer.status));
-    }
-
-    /// Leaves before the answer.
-    async fn leave(&mut self, listener: &str, path: &str) {
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nhost: a\r\ntraceparent: {}\r\n\r\n",
-            self.traceparent()
-        );
-        let before = nanos();
-        let seen = self.lab.app.seen().len();
-        let mut stream =
-            TcpStream::connect(self.lab.envoy.listener(listener)).await.expect("a connection");
-        stream.write_all(head.as_bytes()).await.expect("sent");
-        while self.lab.app.seen().len() == seen {
-            sleep(Duration::from_millis(5)).await;
-        }
-        drop(stream);
-        self.ended(before, None);
-    }
-
-    /// The spans in the order of the requests: exactly one each, within the client's time.
-    async fn spans(&self) -> Vec<Span> {
-        let requests = i64::try_from(self.sent.len()).expect("few");
-        let all = self.lab.settled(requests).await;
-        assert_eq!(all.len(), self.sent.len());
-        let of = |sent: &Sent| {
-            let mut own = all.iter().filter(|span| span.trace_id == sent.trace_id);
-            let span = own.next().unwrap_or_else(|| panic!("no span for {sent:?}: {all:#?}"));
-            assert!(own.next().is_none(), "two spans for {sent:?}");
-            assert_eq!(span.parent_id, PARENT);
-            assert!(
-                sent.before <= span.start
-                    && span.start <= span.end
-                    && span.end <= sent.after + SLACK,
-                "{sent:?} {span:#?}"
-            );
-            span.clone()
-        };
-        self.sent.iter().map(of).collect()
-    }
-
-    /// A line for each request: what the client got, and what its span says of it.
-    async fn lines(&self) -> Vec<String> {
-        let spans = self.spans().await;
-        let line = |(sent, span): (&Sent, &Span)| {
-            let status = sent.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-            let error = if span.error { "error " } else { "" };
-            format!("{status}: {} {} {error}{}", span.kind, span.name, self.facts(span))
-        };
-        self.sent.iter().zip(&spans).map(line).collect()
-    }
-
-    fn facts(&self, span: &Span) -> String {
-        let facts = [
-            ("type", "error.type"),
-            ("code", "http.response.status_code"),
-            ("flags", "envoy.response_flags"),
-            ("details", "envoy.response_code_details"),
-            ("to", "envoy.cluster"),
-            ("at", "envoy.upstream_address"),
-            ("attempts", "envoy.attempt_count"),
-        ];
-        let fact = |(short, name): (&str, &str)| {
-            let value = span.attributes.get(name)?;
-            let app = self.lab.app.address().to_string();
-            Some(format!("{short}={}", value.replace(&app, "app")))
-        };
-        facts.into_iter().filter_map(fact).collect::<Vec<_>>().join(" ")
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the client's clock, to hold the spans against")]
-fn nanos() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    u64::try_from(now.as_nanos()).expect("before 2554")
-}
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -269,7 +120,7 @@ async fn whole_spans_of_both_sides_over_both_versions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_with_trailers() {
-    let lab = Workload::start(&exporting(json!({}))).await;
+    let lab = Workload::with(&exporting(json!({})), all_ways_to_end()).await;
     let mut story = Story::new(&lab);
     for listener in ["inbound-h2", "outbound-h2"] {
         for method in ["Get", "Fail", "Unknown"] {
@@ -278,6 +129,10 @@ async fn grpc_with_trailers() {
             let answer = story.send(Version::H2, "POST", listener, &path, &headers).await;
             assert_eq!(answer.expect("an answer").trailers.len(), 1);
         }
+        // Envoy answers itself, with all in the headers.
+        let headers = [("content-type", "application/grpc+proto")];
+        let answer = story.send(Version::H2, "POST", listener, "/empty.Orders/Get", &headers).await;
+        assert_eq!(answer.expect("an answer").header("grpc-status"), Some(&b"14"[..]));
     }
     let spans = story.spans().await;
     let line = |span: &Span| {
@@ -303,9 +158,11 @@ async fn grpc_with_trailers() {
             r#"SERVER shop.Orders/Get error=false "" "POST" grpc shop.Orders/Get 0 200"#,
             r#"SERVER shop.Orders/Fail error=true "14" "POST" grpc shop.Orders/Fail 14 200"#,
             r#"SERVER POST error=true "12" "POST" grpc shop.Orders/Unknown 12 200"#,
+            r#"SERVER empty.Orders/Get error=true "14" "POST" grpc empty.Orders/Get 14 200"#,
             r#"CLIENT shop.Orders/Get error=false "" "POST" grpc shop.Orders/Get 0 200"#,
             r#"CLIENT shop.Orders/Fail error=true "14" "POST" grpc shop.Orders/Fail 14 200"#,
             r#"CLIENT POST error=true "12" "POST" grpc shop.Orders/Unknown 12 200"#,
+            r#"CLIENT empty.Orders/Get error=true "14" "POST" grpc empty.Orders/Get 14 200"#,
         ]
     );
     lab.envoy.stop().await;
@@ -421,6 +278,8 @@ async fn every_end_of_an_exchange() {
         )
         .await;
     story.leave("outbound", "/delay/5000").await;
+    // HTTP/2 has no list of methods.
+    story.send(Version::H2, "BREW", "inbound-h2", "/", &[]).await;
     let ends = |kind: &str| {
         let client = kind == "CLIENT";
         let error = |code: u16| match code {
@@ -455,7 +314,8 @@ async fn every_end_of_an_exchange() {
             line(200, &format!("details=via_upstream {app} attempts=2")),
             line(503, "flags=FI details=fault_filter_abort to=app attempts=0"),
             format!(
-                "-: {kind} GET error type={half} code=200 flags=UPE details={half}{{protocol_error}} \
+                "-: {kind} GET error type={half} code=200 flags=UPE \
+                 details={half}{{protocol_error}} \
                  {app} attempts=1"
             ),
         ]
@@ -472,6 +332,7 @@ async fn every_end_of_an_exchange() {
             "403: SERVER GET code=403 details=upgrade_failed to=app attempts=0",
             "-: CLIENT GET error type=downstream_remote_disconnect flags=DC \
              details=downstream_remote_disconnect to=app at=app attempts=1",
+            "200: SERVER HTTP code=200 details=via_upstream to=app-h2 at=app attempts=1",
         ]
         .map(str::to_owned),
     );
@@ -509,8 +370,9 @@ async fn what_the_codec_refuses_has_a_span_of_its_own_trace() {
     let options = Options { manager, ..Options::default() };
     let lab = Workload::with(&exporting(json!({})), options).await;
     let to = lab.envoy.listener("inbound");
+    let brew = format!("BREW / HTTP/1.1\r\nhost: a\r\ntraceparent: 00-{TRACE}-{PARENT}-01\r\n\r\n");
     let refused: [(u16, &[u8]); 4] = [
-        (400, b"BREW / HTTP/1.1\r\nhost: a\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01\r\n\r\n"),
+        (400, brew.as_bytes()),
         (400, b"GET / HTTP/1.1\r\nhost: a\r\nx: \x01\r\n\r\n"),
         (426, b"GET / HTTP/1.0\r\nhost: a\r\n\r\n"),
         (400, b"\x16\x03\x01\x00\x05hello\r\n\r\n"),
