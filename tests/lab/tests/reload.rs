@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use meshweft_lab::client::{Client, Version};
 use meshweft_lab::collector::Span;
@@ -18,6 +18,7 @@ use meshweft_lab::load::paced;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 const ACTIVE_VMS: &str = "wasm.envoy.wasm.runtime.v8.active";
 
