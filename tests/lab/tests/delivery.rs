@@ -15,6 +15,7 @@ use meshweft_lab::envoy::adds_up;
 use meshweft_lab::load::paced;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 type Metrics = BTreeMap<String, i64>;
 
@@ -126,7 +127,7 @@ async fn what_may_be_sent_again_is_sent_again_byte_for_byte() {
     let status = |status| Reply { status, ..Reply::default() };
     lab.collector.reply_with(vec![busy, status(429), status(502), status(504)]);
     send(&lab, 1).await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let end = lab.envoy.metrics_until(|m| settled(m, 1)).await;
     // Not before the collector asked for it.
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
