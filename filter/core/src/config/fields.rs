@@ -90,6 +90,9 @@ pub(super) const MAX_ATTRIBUTES: usize = 128;
 pub(super) const MAX_HEADERS: usize = 64;
 /// Items of an any-of matcher at most.
 pub(super) const MAX_ANY_OF: usize = 1000;
+/// Bytes at most to which all patterns together compile: neither the VM's memory nor the time
+/// that a configuration takes may be the configuration's to choose.
+pub(super) const MAX_COMPILED: usize = 32 << 20;
 /// The one protocol.
 pub(super) const OTLP_HTTP: &str = "otlp/http";
 /// Numbers and units of a duration.
