@@ -356,7 +356,7 @@ pub(super) const OWN_ATTRIBUTES: [&str; 4] =
     ["service.name", "service.namespace", "service.version", "deployment.environment.name"];
 
 /// Headers that the export writes itself, or that belong to the connection.
-pub(super) const OWN_HEADERS: [&str; 11] = [
+pub(super) const OWN_HEADERS: [&str; 12] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -368,6 +368,7 @@ pub(super) const OWN_HEADERS: [&str; 11] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "user-agent",
 ];
 
 const fn object(name: &'static str, about: &'static str, fields: &'static [Field]) -> Field {
