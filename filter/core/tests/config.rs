@@ -100,6 +100,15 @@ fn the_parser_keeps_its_bounds() {
 }
 
 #[test]
+fn what_patterns_compile_to_is_bounded_over_all_of_them() {
+    let error = parse(&with_match(&json!({"path": vec![json!({"regex": r"\w{9}"}); 1000]}))).err();
+    let path = "$.sampling.rules[0].match.path[64].regex";
+    let allowed = "allowed are patterns that together compile to at most 32 MiB";
+    let expected = format!(r#"configuration: {path}: "\\w{{9}}" is not possible: {allowed}"#);
+    assert_eq!(error, Some(expected));
+}
+
+#[test]
 fn check_goes_on_after_an_error() {
     let text = br#"{"mode": 1, "sampling": {"rate": 2, "rules": [{"name": "a", "rate": "x"}]},
         "export": {"timeout": "0s"}}"#;

@@ -90,6 +90,9 @@ pub(super) const MAX_ATTRIBUTES: usize = 128;
 pub(super) const MAX_HEADERS: usize = 64;
 /// Items of an any-of matcher at most.
 pub(super) const MAX_ANY_OF: usize = 1000;
+/// Bytes at most to which all patterns together compile: neither the VM's memory nor the time
+/// that a configuration takes may be the configuration's to choose.
+pub(super) const MAX_COMPILED: usize = 32 << 20;
 /// The one protocol.
 pub(super) const OTLP_HTTP: &str = "otlp/http";
 /// Numbers and units of a duration.
@@ -353,7 +356,7 @@ pub(super) const OWN_ATTRIBUTES: [&str; 4] =
     ["service.name", "service.namespace", "service.version", "deployment.environment.name"];
 
 /// Headers that the export writes itself, or that belong to the connection.
-pub(super) const OWN_HEADERS: [&str; 11] = [
+pub(super) const OWN_HEADERS: [&str; 12] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -365,6 +368,7 @@ pub(super) const OWN_HEADERS: [&str; 11] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "user-agent",
 ];
 
 const fn object(name: &'static str, about: &'static str, fields: &'static [Field]) -> Field {

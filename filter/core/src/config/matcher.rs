@@ -7,6 +7,9 @@ use regex::bytes::{Regex, RegexBuilder};
 /// The most that one compiled regex may take, in bytes.
 const REGEX_BYTES: usize = 1 << 20;
 
+/// What a compiled regex counts as, since it does not tell its size: the least that holds it.
+const REGEX_SIZES: [usize; 6] = [1 << 12, 1 << 16, 1 << 17, 1 << 18, 1 << 19, REGEX_BYTES];
+
 /// Says of a value, which may be absent, whether it matches.
 ///
 /// All forms look at bytes, so that a value that is not UTF-8 is no special case.
@@ -36,12 +39,19 @@ pub enum RegexError {
 #[derive(Clone, Debug)]
 enum Form {
     AnyOf(Vec<StringMatcher>),
-    Contains(Regex),
+    Contains(Program),
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
     Present(bool),
     Suffix(Vec<u8>),
-    Whole(Regex),
+    Whole(Program),
+}
+
+/// A compiled regex with the size that it counts as.
+#[derive(Clone, Debug)]
+struct Program {
+    regex: Regex,
+    bytes: usize,
 }
 
 impl StringMatcher {
@@ -108,15 +118,27 @@ impl StringMatcher {
     /// # Errors
     /// `pattern` is not a regex, or one that is too large.
     pub fn regex(pattern: &str, case: Case) -> Result<Self, RegexError> {
-        // On its own first: `a)|(b` must not become valid by the group around it.
-        compile(pattern, case)?;
-        whole(pattern, case)
+        // On its own first: `a)|(b` must not become valid by the group around it. Without room
+        // to compile, since only the syntax is in question.
+        match build(pattern, case, 0) {
+            Err(RegexError::Syntax(reason)) => Err(RegexError::Syntax(reason)),
+            Ok(_) | Err(RegexError::TooLarge) => whole(pattern, case),
+        }
     }
 
     /// Matches values that end with `text`.
     #[must_use]
     pub fn suffix(text: &str, case: Case) -> Self {
         Self(Form::Suffix(folded(text, case).into_bytes()))
+    }
+
+    /// Bytes that compiling `result` counts as: a text that is too large took its time too.
+    pub(super) const fn compiled(result: &Result<Self, RegexError>) -> usize {
+        match result {
+            Ok(Self(Form::Contains(program) | Form::Whole(program))) => program.bytes,
+            Ok(_) | Err(RegexError::Syntax(_)) => 0,
+            Err(RegexError::TooLarge) => REGEX_BYTES,
+        }
     }
 
     /// Whether `value` matches; an absent one matches `present: false` only.
@@ -126,7 +148,9 @@ impl StringMatcher {
             (Form::AnyOf(matchers), _) => matchers.iter().any(|matcher| matcher.matches(value)),
             (Form::Present(present), _) => *present == value.is_some(),
             (_, None) => false,
-            (Form::Contains(regex) | Form::Whole(regex), Some(value)) => regex.is_match(value),
+            (Form::Contains(program) | Form::Whole(program), Some(value)) => {
+                program.regex.is_match(value)
+            }
             (Form::Exact(text), Some(value)) => text == value,
             (Form::Prefix(text), Some(value)) => value.starts_with(text),
             (Form::Suffix(text), Some(value)) => value.ends_with(text),
@@ -156,11 +180,22 @@ fn whole(pattern: &str, case: Case) -> Result<StringMatcher, RegexError> {
     compile(&format!(r"\A(?:{pattern})\z"), case).map(Form::Whole).map(StringMatcher)
 }
 
-fn compile(pattern: &str, case: Case) -> Result<Regex, RegexError> {
+fn compile(pattern: &str, case: Case) -> Result<Program, RegexError> {
+    for bytes in REGEX_SIZES {
+        match build(pattern, case, bytes) {
+            Err(RegexError::TooLarge) => {}
+            result => return result.map(|regex| Program { regex, bytes }),
+        }
+    }
+    Err(RegexError::TooLarge)
+}
+
+fn build(pattern: &str, case: Case, bytes: usize) -> Result<Regex, RegexError> {
     RegexBuilder::new(pattern)
         .case_insensitive(case == Case::Lower)
-        .size_limit(REGEX_BYTES)
-        .dfa_size_limit(REGEX_BYTES)
+        .size_limit(bytes)
+        // This one grows with what clients send.
+        .dfa_size_limit(bytes.saturating_mul(4).min(REGEX_BYTES))
         .build()
         .map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => RegexError::TooLarge,

@@ -14,17 +14,21 @@ const MAX_ERRORS: usize = 100;
 
 /// What is wrong with a configuration, in the order of reading.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Vec<ConfigError>);
+pub(super) struct Faults {
+    errors: Vec<ConfigError>,
+    /// What the patterns so far have compiled to, in bytes.
+    pub compiled: usize,
+}
 
 impl Faults {
     pub(super) fn add(&mut self, path: impl Into<String>, problem: Problem) {
-        if self.0.len() < MAX_ERRORS {
-            self.0.push(ConfigError::new(path, problem));
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(ConfigError::new(path, problem));
         }
     }
 
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
-        self.0
+        self.errors
     }
 }
 

@@ -299,6 +299,10 @@ fn literal(
             return None;
         }
     }
+    if faults.compiled > fields::MAX_COMPILED {
+        // Said already, and every further pattern would take its time.
+        return None;
+    }
     let case = if subject == Subject::Host { Case::Lower } else { Case::Exact };
     let result: Result<StringMatcher, RegexError> = match form {
         "contains" => StringMatcher::contains(text, case),
@@ -308,6 +312,12 @@ fn literal(
         "suffix" => Ok(StringMatcher::suffix(text, case)),
         _ => StringMatcher::regex(text, case),
     };
+    faults.compiled = faults.compiled.saturating_add(StringMatcher::compiled(&result));
+    if faults.compiled > fields::MAX_COMPILED {
+        let allowed = "are patterns that together compile to at most 32 MiB";
+        node.wrong_value(quoted(text), allowed, faults);
+        return None;
+    }
     result
         .map_err(|error| {
             faults.add(&*node.path, Problem::Regex { reason: error.to_string() });

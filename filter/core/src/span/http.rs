@@ -65,7 +65,12 @@ pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -
     out.int("http.response.status_code", outcome.code);
     out.text("error.type", error.as_deref());
     out.text("server.address", authority.map(|authority| authority.host));
-    out.int("server.port", authority.and_then(|authority| authority.port).map(i64::from));
+    let port = authority.and_then(|authority| match subject.kind {
+        SpanKind::Server => authority.port,
+        // Of a client's span it is required.
+        SpanKind::Client => authority.port.or_else(|| default_port(scheme?)),
+    });
+    out.int("server.port", port.map(i64::from));
     let protocol = exchange.text(&["request", "protocol"]);
     out.text("network.protocol.version", protocol.as_deref().and_then(protocol_version));
     let upstream = exchange.text(&["upstream", "address"]);
@@ -145,6 +150,14 @@ fn is_grpc(content_type: &str) -> bool {
 fn rpc_method(path: &str) -> Option<(&str, &str)> {
     let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
     (!service.is_empty() && !method.is_empty()).then_some((service, method))
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
 }
 
 fn protocol_version(protocol: &str) -> Option<&str> {
@@ -319,6 +332,21 @@ mod tests {
             ]
         );
         assert_eq!((span.name.as_str(), span.status), ("GET", Status::Error(String::new())));
+    }
+
+    #[test]
+    fn a_client_names_the_port_that_the_scheme_implies() {
+        for (kind, scheme, port) in [
+            (SpanKind::Client, "http", Some("server.port=80")),
+            (SpanKind::Client, "https", Some("server.port=443")),
+            (SpanKind::Client, "ws", None),
+            (SpanKind::Server, "http", None),
+        ] {
+            let headers = [(":authority", "shop.example"), (":scheme", scheme)];
+            let lines = lines(&span(kind, &headers, &Told::default()));
+            let found = lines.iter().find(|line| line.starts_with("server.port"));
+            assert_eq!(found.map(String::as_str), port, "{kind:?} {scheme}");
+        }
     }
 
     #[test]
