@@ -146,7 +146,9 @@ async fn clients_break_off_and_reuse_connections() {
     let stream = http2.start("GET", "/hang", &[], true).await.expect("sent");
     envoy.stats_until(|stats| stats.get("http.in.downstream_rq_active") == Some(&1)).await;
     stream.reset(h2::Reason::CANCEL);
-    envoy.stats_until(|stats| stats.get("http.in.downstream_rq_rx_reset") == Some(&1)).await;
+    // Not `downstream_rq_rx_reset`, which counts the connection above as well.
+    envoy.stats_until(|stats| stats.get("http2.rx_reset") == Some(&1)).await;
+    envoy.stats_until(|stats| stats.get("http.in.downstream_rq_active") == Some(&0)).await;
     envoy.stop().await;
 }
 
