@@ -47,6 +47,10 @@ impl HttpContext for Request {
         let Some(instance) = &self.instance else { return };
         let Ok(mut shared) = instance.try_borrow_mut() else { return };
         let shared = &mut *shared;
-        self.stream.on_log(&mut shared.plugin, &host::Current, host::now(), &mut shared.rng);
+        let trace_id =
+            self.stream.on_log(&mut shared.plugin, &host::Current, host::now(), &mut shared.rng);
+        if let Some(trace_id) = trace_id {
+            host::set_state(TRACE_ID_STATE, &trace_id.to_string());
+        }
     }
 }

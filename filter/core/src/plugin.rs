@@ -143,15 +143,16 @@ impl Plugin {
         let Some(exporter) = &mut self.exporter else {
             return Tick { calls: Vec::new(), done: self.finish() };
         };
-        let calls = exporter.poll(now, &mut self.metrics);
         let over = match self.phase {
             Phase::Draining { until } => exporter.is_idle() || now >= until,
             Phase::Serving | Phase::Done => false,
         };
         if over {
+            // What is counted as lost here must not be sent as well.
             exporter.abandon(&mut self.metrics);
+            return Tick { calls: Vec::new(), done: self.finish() };
         }
-        Tick { calls, done: over && self.finish() }
+        Tick { calls: exporter.poll(now, &mut self.metrics), done: false }
     }
 
     /// Takes the outcome of a request that [`on_tick`](Self::on_tick) wanted sent.

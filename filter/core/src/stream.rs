@@ -70,17 +70,22 @@ impl Stream {
 
     /// Counts the request, and takes in its span if one is open.
     ///
-    /// Everything is final here, also for requests whose header callbacks never ran.
+    /// Everything is final here, also for requests whose header callbacks never ran. For those
+    /// there is a trace id to be set as filter state under [`TRACE_ID_STATE`]: access loggers
+    /// come later, and so do other instances.
     pub fn on_log(
         &mut self,
         plugin: &mut Plugin,
         exchange: &impl Exchange,
         now: MonoNanos,
         rng: &mut impl Rng,
-    ) {
+    ) -> Option<TraceId> {
+        let mut trace_id = None;
         if matches!(self.state, State::New) {
             // The headers can be read but not changed any more.
-            self.state = begin(plugin, exchange, rng).0;
+            let (state, effects) = begin(plugin, exchange, rng);
+            self.state = state;
+            trace_id = effects.trace_id;
         }
         match core::mem::replace(&mut self.state, State::Ended) {
             State::Ended | State::New => {}
@@ -105,6 +110,7 @@ impl Stream {
                 plugin.record(&span, now);
             }
         }
+        trace_id
     }
 }
 

@@ -204,8 +204,13 @@ fn listeners_of_both_directions_share_an_instance() {
 fn a_request_that_never_reached_the_filter_has_a_span() {
     let mut worker = Worker::new(EXPORTING);
     let mut stream = Stream::default();
-    stream.on_log(&mut worker.plugin, &request(&[]), worker.now, &mut worker.rng);
-    stream.on_log(&mut worker.plugin, &request(&[]), worker.now, &mut worker.rng);
+    let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-01"))]);
+    let mut log = || stream.on_log(&mut worker.plugin, &told, worker.now, &mut worker.rng);
+    // Access loggers and other instances come after it.
+    assert_eq!(
+        [log(), log()].map(|id| id.map(|id| id.to_string())),
+        [Some(TRACE.to_owned()), None]
+    );
     assert_eq!(worker.tick().len(), 1);
     let metrics = worker.metrics();
     assert_eq!(metrics.get("meshweft_requests"), Some(&1));
@@ -265,6 +270,19 @@ fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
         .map(|cause| metrics.get(&format!("meshweft_dropped_{cause}")).copied().unwrap_or(0));
     assert_eq!(dropped.iter().sum::<i64>(), 1, "{metrics:?}");
     assert_eq!(metrics.get("meshweft_queue_spans"), None);
+}
+
+#[test]
+fn what_is_counted_as_lost_is_not_sent() {
+    let mut worker = Worker::new(EXPORTING);
+    worker.serve(&request(&[]));
+    assert!(!worker.plugin.on_shutdown(worker.now));
+    worker.now = worker.now.after(Duration::from_secs(300));
+    let tick = worker.plugin.on_tick(worker.now);
+    assert_eq!((tick.calls, tick.done), (vec![], true));
+    let metrics = worker.metrics();
+    assert_eq!(metrics.get("meshweft_dropped_shutdown"), Some(&1));
+    assert_eq!(metrics.get("meshweft_export_requests"), None);
 }
 
 #[test]

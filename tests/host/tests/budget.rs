@@ -43,7 +43,7 @@ fn hostcalls_of_a_request() {
     let recorded = [
         ("clock_time_get", 1),
         ("proxy_get_header_map_pairs", 1),
-        ("proxy_get_property", 12),
+        ("proxy_get_property", 13),
         ("proxy_replace_header_map_value", 1),
         ("proxy_set_property", 1),
     ];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::collector::Collector;
+use crate::collector::{Collector, Span};
 use crate::config::{
     COLLECTOR, Direction, bootstrap, cluster, cluster_h2, listener, meshweft, node, route,
 };
@@ -32,6 +32,13 @@ pub struct Options {
     pub routes: Vec<Value>,
     /// HTTP filters before ours.
     pub before: Vec<Value>,
+    /// HTTP filters after ours.
+    pub after: Vec<Value>,
+    /// Fields of every listener's connection manager, merged into the lab's own; `null`: none.
+    pub manager: Value,
+    /// What stands in place of the filter with its configuration, such as one that reads it
+    /// from a file.
+    pub filter: Option<Value>,
     /// Clusters beside the application's and the collector's.
     pub clusters: Vec<Value>,
     /// The node; absent: a plain one.
@@ -52,13 +59,33 @@ impl Workload {
     pub async fn with(config: &Value, options: Options) -> Self {
         let app = App::start().await;
         let collector = Collector::start().await;
-        let Options { routes, before, clusters, node: own_node, workers, access_log } = options;
+        let Options {
+            routes,
+            before,
+            after,
+            filter,
+            manager,
+            clusters,
+            node: own_node,
+            workers,
+            access_log,
+        } = options;
+        let filter = filter.unwrap_or_else(|| meshweft(config));
         let http = |name: &str, direction, to: &str, filtered: bool| {
             let mut routes = routes.clone();
             routes.push(route("/", to));
             let mut filters = before.clone();
-            filters.extend(filtered.then(|| meshweft(config)));
-            listener(name, direction, filters, routes, access_log.as_deref())
+            filters.extend(filtered.then(|| filter.clone()));
+            filters.extend(after.clone());
+            let log = access_log.as_deref().filter(|_| filtered);
+            let mut listener = listener(name, direction, filters, routes, log);
+            if manager.is_object() {
+                merge(
+                    &mut listener["filter_chains"][0]["filters"][0]["typed_config"],
+                    manager.clone(),
+                );
+            }
+            listener
         };
         let listeners = vec![
             http("inbound", Direction::Inbound, "app", true),
@@ -78,6 +105,27 @@ impl Workload {
         let workers = if workers == 0 { 2 } else { workers };
         let envoy = Envoy::start(&bootstrap(node, listeners, all), workers).await;
         Self { envoy, app, collector }
+    }
+
+    /// Waits until the filter has counted this many requests since the start and has delivered
+    /// every span of them, and gives the spans.
+    ///
+    /// # Panics
+    /// If that does not come, or there are more of either.
+    pub async fn settled(&self, requests: i64) -> Vec<Span> {
+        let metrics = self
+            .envoy
+            .metrics_until(|metrics| {
+                let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
+                of("requests") >= requests
+                    && of("exported") == of("sampled")
+                    && of("queue_spans") + of("in_flight_spans") == 0
+            })
+            .await;
+        let spans = self.collector.spans();
+        let sampled = usize::try_from(metrics["sampled"]).unwrap_or(0);
+        assert_eq!((metrics["requests"], spans.len()), (requests, sampled), "{spans:#?}");
+        spans
     }
 }
 

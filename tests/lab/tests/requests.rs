@@ -1,12 +1,173 @@
 //! One correct span for every kind of exchange, through a real Envoy.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says where it broke")]
 
-use meshweft_lab::client::{Client, Version};
-use meshweft_lab::mesh::{Workload, exporting};
-use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use meshweft_lab::client::{Answer, Client, Version, raw};
+use meshweft_lab::collector::Span;
+use meshweft_lab::config::{COLLECTOR, cluster, istio_node, meshweft, node, route};
+use meshweft_lab::mesh::{Options, Workload, exporting};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00f067aa0ba902b7";
+
+/// The tail of the client's patience for what Envoy does after the last byte.
+const SLACK: u64 = 20_000_000;
+
+/// A request with a context of its own.
+#[derive(Clone, Debug)]
+struct Sent {
+    trace_id: String,
+    before: u64,
+    after: u64,
+    status: Option<u16>,
+}
+
+/// Sends requests and remembers what their spans must say.
+#[derive(Debug)]
+struct Story<'a> {
+    lab: &'a Workload,
+    h1: Client,
+    h2: Client,
+    sent: Vec<Sent>,
+}
+
+impl<'a> Story<'a> {
+    fn new(lab: &'a Workload) -> Self {
+        Self { lab, h1: Client::new(Version::H1), h2: Client::new(Version::H2), sent: Vec::new() }
+    }
+
+    fn trace_id(&self) -> String {
+        format!("{:032x}", 0x00c0_ffee_0000_0000_u64 + self.sent.len() as u64)
+    }
+
+    fn traceparent(&self) -> String {
+        format!("00-{}-{PARENT}-01", self.trace_id())
+    }
+
+    fn ended(&mut self, before: u64, status: Option<u16>) {
+        let trace_id = self.trace_id();
+        self.sent.push(Sent { trace_id, before, after: nanos(), status });
+    }
+
+    async fn send(
+        &mut self,
+        version: Version,
+        method: &str,
+        listener: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Option<Answer> {
+        let traceparent = self.traceparent();
+        let mut all = vec![("traceparent", traceparent.as_bytes()), ("user-agent", b"lab")];
+        all.extend(headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+        let client = if version == Version::H1 { &self.h1 } else { &self.h2 };
+        let to = self.lab.envoy.listener(listener);
+        let before = nanos();
+        let answer = client.send(method, to, path, &all, Bytes::new()).await.ok();
+        self.ended(before, answer.as_ref().map(|answer| answer.status));
+        answer
+    }
+
+    async fn get(&mut self, listener: &str, path: &str, headers: &[(&str, &str)]) {
+        self.send(Version::H1, "GET", listener, path, headers).await;
+    }
+
+    /// Exact bytes; `{}` stands for the trace headers.
+    async fn raw(&mut self, listener: &str, request: &str) {
+        let headers = format!("traceparent: {}\r\nuser-agent: lab", self.traceparent());
+        let request = request.replace("{}", &headers);
+        let before = nanos();
+        let answer = raw(self.lab.envoy.listener(listener), request.as_bytes()).await;
+        self.ended(before, answer.map(|answer| answer.status));
+    }
+
+    /// Leaves before the answer.
+    async fn leave(&mut self, listener: &str, path: &str) {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: a\r\ntraceparent: {}\r\n\r\n",
+            self.traceparent()
+        );
+        let before = nanos();
+        let seen = self.lab.app.seen().len();
+        let mut stream =
+            TcpStream::connect(self.lab.envoy.listener(listener)).await.expect("a connection");
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        while self.lab.app.seen().len() == seen {
+            sleep(Duration::from_millis(5)).await;
+        }
+        drop(stream);
+        self.ended(before, None);
+    }
+
+    /// The spans in the order of the requests: exactly one each, within the client's time.
+    async fn spans(&self) -> Vec<Span> {
+        let requests = i64::try_from(self.sent.len()).expect("few");
+        let all = self.lab.settled(requests).await;
+        assert_eq!(all.len(), self.sent.len());
+        let of = |sent: &Sent| {
+            let mut own = all.iter().filter(|span| span.trace_id == sent.trace_id);
+            let span = own.next().unwrap_or_else(|| panic!("no span for {sent:?}: {all:#?}"));
+            assert!(own.next().is_none(), "two spans for {sent:?}");
+            assert_eq!(span.parent_id, PARENT);
+            assert!(
+                sent.before <= span.start
+                    && span.start <= span.end
+                    && span.end <= sent.after + SLACK,
+                "{sent:?} {span:#?}"
+            );
+            span.clone()
+        };
+        self.sent.iter().map(of).collect()
+    }
+
+    /// A line for each request: what the client got, and what its span says of it.
+    async fn lines(&self) -> Vec<String> {
+        let spans = self.spans().await;
+        let line = |(sent, span): (&Sent, &Span)| {
+            let status = sent.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+            let error = if span.error { "error " } else { "" };
+            format!("{status}: {} {} {error}{}", span.kind, span.name, self.facts(span))
+        };
+        self.sent.iter().zip(&spans).map(line).collect()
+    }
+
+    fn facts(&self, span: &Span) -> String {
+        let facts = [
+            ("type", "error.type"),
+            ("code", "http.response.status_code"),
+            ("flags", "envoy.response_flags"),
+            ("details", "envoy.response_code_details"),
+            ("to", "envoy.cluster"),
+            ("at", "envoy.upstream_address"),
+            ("attempts", "envoy.attempt_count"),
+        ];
+        let fact = |(short, name): (&str, &str)| {
+            let value = span.attributes.get(name)?;
+            let app = self.lab.app.address().to_string();
+            Some(format!("{short}={}", value.replace(&app, "app")))
+        };
+        facts.into_iter().filter_map(fact).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the client's clock, to hold the spans against")]
+fn nanos() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    u64::try_from(now.as_nanos()).expect("before 2554")
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_forwarded_parent_id_is_the_exported_span_id() {
@@ -30,6 +191,471 @@ async fn the_forwarded_parent_id_is_the_exported_span_id() {
             assert!(span.start > 1_700_000_000_000_000_000 && span.end > span.start, "{span:#?}");
             assert_eq!(span.attribute("http.response.status_code"), "200");
         }
+    }
+    lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_spans_of_both_sides_over_both_versions() {
+    let lab = Workload::start(&exporting(json!({}))).await;
+    let mut story = Story::new(&lab);
+    let mut expected = Vec::new();
+    for (listener, version, protocol) in [
+        ("inbound", Version::H1, "1.1"),
+        ("outbound", Version::H1, "1.1"),
+        ("inbound-h2", Version::H2, "2"),
+        ("outbound-h2", Version::H2, "2"),
+    ] {
+        let query = "?token=secret#part";
+        story.send(version, "GET", listener, &format!("/orders/7{query}"), &[]).await;
+        let port = lab.envoy.listener(listener).port().to_string();
+        let (app, app_port) = (lab.app.address().to_string(), lab.app.address().port().to_string());
+        let url = format!("http://127.0.0.1:{port}/orders/7");
+        let mut attributes = map(&[
+            ("http.request.method", "GET"),
+            ("http.response.status_code", "200"),
+            ("server.address", "127.0.0.1"),
+            ("server.port", &port),
+            ("network.protocol.version", protocol),
+            ("envoy.cluster", if version == Version::H1 { "app" } else { "app-h2" }),
+            ("envoy.response_code_details", "via_upstream"),
+            ("envoy.upstream_address", &app),
+            ("envoy.attempt_count", "1"),
+            ("meshweft.sampling.reason", "parent"),
+        ]);
+        let kind = if listener.starts_with("inbound") {
+            attributes.extend(map(&[
+                ("url.scheme", "http"),
+                ("url.path", "/orders/7"),
+                ("client.address", "127.0.0.1"),
+                ("user_agent.original", "lab"),
+            ]));
+            "SERVER"
+        } else {
+            attributes.extend(map(&[
+                ("url.full", &*url),
+                ("network.peer.address", "127.0.0.1"),
+                ("network.peer.port", &app_port),
+            ]));
+            "CLIENT"
+        };
+        let seen = lab.app.last();
+        let traceparent = seen.one("traceparent");
+        let span_id = traceparent.split('-').nth(2).unwrap_or_default().to_owned();
+        expected.push(Span {
+            trace_id: story.sent.last().expect("sent").trace_id.clone(),
+            span_id,
+            parent_id: PARENT.to_owned(),
+            flags: 0x301,
+            name: "GET".to_owned(),
+            kind: kind.to_owned(),
+            attributes,
+            resource: map(&[
+                ("service.name", "lab"),
+                ("telemetry.sdk.name", "meshweft"),
+                ("telemetry.sdk.language", "rust"),
+                ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+            ]),
+            ..Span::default()
+        });
+        // The query is the application's.
+        assert_eq!(seen.path, "/orders/7?token=secret");
+    }
+    let spans = story.spans().await;
+    let timeless = spans.into_iter().map(|span| Span { start: 0, end: 0, ..span });
+    assert_eq!(timeless.collect::<Vec<_>>(), expected);
+    lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_with_trailers() {
+    let lab = Workload::start(&exporting(json!({}))).await;
+    let mut story = Story::new(&lab);
+    for listener in ["inbound-h2", "outbound-h2"] {
+        for method in ["Get", "Fail", "Unknown"] {
+            let path = format!("/shop.Orders/{method}");
+            let headers = [("content-type", "application/grpc")];
+            let answer = story.send(Version::H2, "POST", listener, &path, &headers).await;
+            assert_eq!(answer.expect("an answer").trailers.len(), 1);
+        }
+    }
+    let spans = story.spans().await;
+    let line = |span: &Span| {
+        let of = |name| span.attribute(name);
+        format!(
+            "{} {} error={} {:?} {:?} {} {}/{} {} {}",
+            span.kind,
+            span.name,
+            span.error,
+            of("error.type"),
+            of("http.request.method"),
+            of("rpc.system"),
+            of("rpc.service"),
+            of("rpc.method"),
+            of("rpc.grpc.status_code"),
+            of("http.response.status_code"),
+        )
+    };
+    // A method that the server does not have must not name a span; not to have it is an error.
+    assert_eq!(
+        spans.iter().map(line).collect::<Vec<_>>(),
+        [
+            r#"SERVER shop.Orders/Get error=false "" "POST" grpc shop.Orders/Get 0 200"#,
+            r#"SERVER shop.Orders/Fail error=true "14" "POST" grpc shop.Orders/Fail 14 200"#,
+            r#"SERVER POST error=true "12" "POST" grpc shop.Orders/Unknown 12 200"#,
+            r#"CLIENT shop.Orders/Get error=false "" "POST" grpc shop.Orders/Get 0 200"#,
+            r#"CLIENT shop.Orders/Fail error=true "14" "POST" grpc shop.Orders/Fail 14 200"#,
+            r#"CLIENT POST error=true "12" "POST" grpc shop.Orders/Unknown 12 200"#,
+        ]
+    );
+    lab.envoy.stop().await;
+}
+
+/// An HTTP filter by its type.
+fn filter(name: &str, kind: &str, fields: &Value) -> Value {
+    let mut config =
+        json!({"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")});
+    for (key, value) in fields.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    json!({"name": name, "typed_config": config})
+}
+
+/// Routes, filters and clusters that end a request in every way that Envoy has.
+fn all_ways_to_end() -> Options {
+    let limit = filter(
+        "limit",
+        "local_ratelimit.v3.LocalRateLimit",
+        &json!({
+            "stat_prefix": "limit",
+            "token_bucket": {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s"},
+            "filter_enabled": {"default_value": {"numerator": 100}},
+            "filter_enforced": {"default_value": {"numerator": 100}},
+        }),
+    );
+    let with = |mut route: Value, key: &str, value: Value| {
+        route["route"][key] = value;
+        route
+    };
+    let mut limited = route("/limited", "app");
+    limited["typed_per_filter_config"] = json!({"limit": limit["typed_config"]});
+    let retries = json!({"retry_on": "5xx", "num_retries": 2, "retry_back_off": {
+        "base_interval": "0.001s", "max_interval": "0.002s"}});
+    let mut closed = cluster("closed", SocketAddr::from(([127, 0, 0, 1], 1)));
+    closed["connect_timeout"] = json!("0.5s");
+    let mut empty = closed.clone();
+    empty["name"] = json!("empty");
+    empty["load_assignment"] = json!({"cluster_name": "empty"});
+    Options {
+        routes: vec![
+            json!({"name": "no", "match": {"path": "/direct"}, "direct_response": {"status": 418}}),
+            limited,
+            route("/closed", "closed"),
+            route("/empty", "empty"),
+            with(route("/brief", "app"), "timeout", json!("0.2s")),
+            with(route("/retried", "app"), "retry_policy", retries),
+            json!({"match": {"prefix": "/nowhere"}, "route": {"cluster_header": "x-cluster"}}),
+            json!({"match": {"prefix": "/moved"}, "redirect": {"path_redirect": "/"}}),
+        ],
+        before: vec![
+            filter(
+                "fault",
+                "fault.v3.HTTPFault",
+                &json!({"abort": {
+                "header_abort": {}, "percentage": {"numerator": 100}}}),
+            ),
+            filter("limit", "local_ratelimit.v3.LocalRateLimit", &json!({"stat_prefix": "limit"})),
+        ],
+        after: vec![filter(
+            "rbac",
+            "rbac.v3.RBAC",
+            &json!({"rules": {"action": "DENY",
+            "policies": {"p": {"principals": [{"any": true}],
+                "permissions": [{"url_path": {"path": {"prefix": "/denied"}}}]}}}}),
+        )],
+        clusters: vec![closed, empty],
+        manager: json!({
+            "upgrade_configs": [{"upgrade_type": "websocket"}],
+            "delayed_close_timeout": "0.05s",
+        }),
+        ..Options::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_end_of_an_exchange() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = dir.path().join("access.log");
+    let options = Options { access_log: Some(log.clone()), ..all_ways_to_end() };
+    let lab = Workload::with(&exporting(json!({})), options).await;
+    let mut story = Story::new(&lab);
+    for listener in ["inbound", "outbound"] {
+        for path in [
+            "/status/404",
+            "/status/500",
+            "/direct",
+            "/moved",
+            "/denied",
+            "/closed",
+            "/empty",
+            "/nowhere",
+            "/reset",
+            "/brief/hang",
+            "/retried/status/503",
+        ] {
+            story.get(listener, path, &[]).await;
+        }
+        story.get(listener, &format!("/retried/{listener}/flaky/1"), &[]).await;
+        story.get(listener, "/", &[("x-envoy-fault-abort-request", "503")]).await;
+        story.get(listener, "/half", &[]).await;
+    }
+    // One token for all workers and listeners.
+    story.get("inbound", "/limited", &[]).await;
+    story.get("inbound", "/limited", &[]).await;
+    story.raw("inbound", "OPTIONS * HTTP/1.1\r\nhost: a\r\n{}\r\nconnection: close\r\n\r\n").await;
+    story.raw("inbound", "GET / HTTP/1.1\r\n{}\r\nconnection: close\r\n\r\n").await;
+    story
+        .raw(
+            "inbound",
+            "GET / HTTP/1.1\r\nhost: a\r\n{}\r\nupgrade: h9\r\nconnection: upgrade\r\n\r\n",
+        )
+        .await;
+    story.leave("outbound", "/delay/5000").await;
+    let ends = |kind: &str| {
+        let client = kind == "CLIENT";
+        let error = |code: u16| match code {
+            500.. => format!("error type={code}"),
+            400.. if client => format!("error type={code}"),
+            _ => String::new(),
+        };
+        let line = |code: u16, rest: &str| {
+            let error = error(code);
+            let space = if error.is_empty() { "" } else { " " };
+            format!("{code}: {kind} GET {error}{space}code={code} {rest}")
+        };
+        let app = "to=app at=app";
+        let reset = "details=upstream_reset_before_response_started";
+        let refused = "remote_connection_failure|delayed_connect_error:_Connection_refused";
+        let half = "upstream_reset_after_response_started";
+        [
+            line(404, &format!("details=via_upstream {app} attempts=1")),
+            line(500, &format!("details=via_upstream {app} attempts=1")),
+            line(418, "details=direct_response attempts=0"),
+            line(301, "details=direct_response attempts=0"),
+            line(403, "details=rbac_access_denied_matched_policy[p] to=app attempts=0"),
+            line(
+                503,
+                &format!("flags=UF {reset}{{{refused}}} to=closed at=127.0.0.1:1 attempts=1"),
+            ),
+            line(503, "flags=UH details=no_healthy_upstream to=empty attempts=1"),
+            line(503, "flags=NC details=cluster_not_found attempts=0"),
+            line(503, &format!("flags=UC {reset}{{connection_termination}} {app} attempts=1")),
+            line(504, &format!("flags=UT details=response_timeout {app} attempts=1")),
+            line(503, &format!("flags=URX details=via_upstream {app} attempts=3")),
+            line(200, &format!("details=via_upstream {app} attempts=2")),
+            line(503, "flags=FI details=fault_filter_abort to=app attempts=0"),
+            format!(
+                "-: {kind} GET error type={half} code=200 flags=UPE details={half}{{protocol_error}} \
+                 {app} attempts=1"
+            ),
+        ]
+    };
+    let mut expected: Vec<String> = Vec::new();
+    expected.extend(ends("SERVER"));
+    expected.extend(ends("CLIENT"));
+    expected.extend(
+        [
+            "200: SERVER GET code=200 details=via_upstream to=app at=app attempts=1",
+            "429: SERVER GET code=429 flags=RL details=local_rate_limited to=app attempts=0",
+            "404: SERVER OPTIONS code=404 details=absolute_path_rejected attempts=0",
+            "400: SERVER GET code=400 details=missing_host_header attempts=0",
+            "403: SERVER GET code=403 details=upgrade_failed to=app attempts=0",
+            "-: CLIENT GET error type=downstream_remote_disconnect flags=DC \
+             details=downstream_remote_disconnect to=app at=app attempts=1",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(story.lines().await, expected);
+
+    // Access logs have the trace of every request, also where the filter saw no headers pass.
+    let spans = story.spans().await;
+    let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
+    let line = |span: &Span| {
+        let code = or(span.attribute("http.response.status_code"), "0");
+        let flags = or(span.attribute("envoy.response_flags"), "-");
+        format!("{} {code} {flags}", span.trace_id)
+    };
+    assert_eq!(logged(&log, spans.len()).await, spans.iter().map(line).collect::<Vec<_>>());
+    lab.envoy.stop().await;
+}
+
+/// The sorted lines of an access log, when there are as many as wanted.
+async fn logged(log: &Path, lines: usize) -> Vec<String> {
+    for _ in 0..200 {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        if text.lines().count() >= lines {
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            return lines;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the access log did not come");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_codec_refuses_has_a_span_of_its_own_trace() {
+    let manager = json!({"delayed_close_timeout": "0.05s"});
+    let options = Options { manager, ..Options::default() };
+    let lab = Workload::with(&exporting(json!({})), options).await;
+    let to = lab.envoy.listener("inbound");
+    let refused: [(u16, &[u8]); 4] = [
+        (400, b"BREW / HTTP/1.1\r\nhost: a\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01\r\n\r\n"),
+        (400, b"GET / HTTP/1.1\r\nhost: a\r\nx: \x01\r\n\r\n"),
+        (426, b"GET / HTTP/1.0\r\nhost: a\r\n\r\n"),
+        (400, b"\x16\x03\x01\x00\x05hello\r\n\r\n"),
+    ];
+    for (status, bytes) in refused {
+        assert_eq!(raw(to, bytes).await.map(|answer| answer.status), Some(status));
+    }
+    // Envoy has no headers of such a request: on_log runs and knows no more than the outcome.
+    let line = |span: &Span| {
+        let mut attributes = span.attributes.clone();
+        let mut of = |name| attributes.remove(name).unwrap_or_default();
+        let outcome = [
+            of("http.response.status_code"),
+            of("envoy.response_flags"),
+            of("envoy.response_code_details"),
+        ];
+        let rest = map(&[
+            ("client.address", "127.0.0.1"),
+            ("envoy.attempt_count", "0"),
+            ("http.request.method", "_OTHER"),
+            ("meshweft.sampling.reason", "default"),
+            ("network.protocol.version", "1.1"),
+        ]);
+        assert_eq!(attributes, rest);
+        let (name, parent, error) = (&*span.name, &*span.parent_id, span.error);
+        assert_eq!((name, parent, error, span.flags), ("HTTP", "", false, 0x103));
+        outcome.join(" ")
+    };
+    let mut lines: Vec<_> = lab.settled(4).await.iter().map(line).collect();
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "400 DPE http1.codec_error",
+            "400 DPE http1.codec_error",
+            "400 DPE http1.invalid_characters",
+            "426 DPE low_version",
+        ]
+    );
+    lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_of_two_instances_is_passive() {
+    let config = exporting(json!({}));
+    let mut options = all_ways_to_end();
+    options.before.push(meshweft(&config));
+    let lab = Workload::with(&config, options).await;
+    let mut story = Story::new(&lab);
+    story.get("inbound", "/", &[]).await;
+    story.get("inbound", "/", &[("x-envoy-fault-abort-request", "503")]).await;
+    story.get("inbound", "/denied", &[]).await;
+    assert_eq!(
+        story.lines().await,
+        [
+            "200: SERVER GET code=200 details=via_upstream to=app at=app attempts=1",
+            "503: SERVER GET error type=503 code=503 flags=FI details=fault_filter_abort to=app \
+             attempts=0",
+            "403: SERVER GET code=403 details=rbac_access_denied_matched_policy[p] to=app \
+             attempts=0",
+        ]
+    );
+    lab.envoy.metrics_until(|metrics| metrics.get("passive") == Some(&3)).await;
+    lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn istio_describes_the_workload() {
+    let config = json!({"export": {"cluster": COLLECTOR, "batch": {"interval": "100ms"}}});
+    let options = Options { node: Some(istio_node("reviews", "shop")), ..Options::default() };
+    let lab = Workload::with(&config, options).await;
+    let mut story = Story::new(&lab);
+    story.get("inbound", "/", &[]).await;
+    let spans = story.spans().await;
+    let [span] = &*spans else { panic!("{spans:#?}") };
+    let expected = map(&[
+        ("service.name", "reviews"),
+        ("service.namespace", "shop"),
+        ("k8s.pod.name", "reviews-abc"),
+        ("k8s.namespace.name", "shop"),
+        ("k8s.cluster.name", "Kubernetes"),
+        ("telemetry.sdk.name", "meshweft"),
+        ("telemetry.sdk.language", "rust"),
+        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+    ]);
+    assert_eq!(span.resource, expected);
+    lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_serves_whatever_its_listeners_are() {
+    // Istio's gateways have outbound listeners.
+    let options = Options { node: Some(node("router~10.0.0.1~edge.a~b")), ..Options::default() };
+    let lab = Workload::with(&exporting(json!({})), options).await;
+    let mut story = Story::new(&lab);
+    for listener in ["inbound", "outbound", "gateway"] {
+        story.get(listener, "/", &[]).await;
+    }
+    let spans = story.spans().await;
+    assert_eq!(spans.iter().map(|span| &*span.kind).collect::<Vec<_>>(), ["SERVER"; 3]);
+    lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_are_recorded_as_envoy_normalizes_them() {
+    let manager = json!({
+        "normalize_path": true,
+        "merge_slashes": true,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+    });
+    let lab =
+        Workload::with(&exporting(json!({})), Options { manager, ..Options::default() }).await;
+    let mut story = Story::new(&lab);
+    for path in ["/a/../b//c%2Fd/./e?q=/../secret", "/%7euser;x=1", "/#fragment"] {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: u:secret@shop:81\r\n{{}}\r\nconnection: close\r\n\r\n"
+        );
+        story.raw("inbound", &request).await;
+        story.raw("outbound", &request).await;
+    }
+    let spans = story.spans().await;
+    let of = |span: &Span| {
+        let path = span.attribute("url.path").to_owned() + span.attribute("url.full");
+        let of = |name| span.attribute(name);
+        format!(
+            "{path} {} {} {}",
+            of("server.address"),
+            of("server.port"),
+            of("http.response.status_code")
+        )
+    };
+    // A fragment is none of a server's business: Envoy refuses it before any filter sees it.
+    assert_eq!(
+        spans.iter().map(of).collect::<Vec<_>>(),
+        [
+            "/b/c/d/e shop 81 200",
+            "http://shop:81/b/c/d/e shop 81 200",
+            "/~user;x=1 shop 81 200",
+            "http://shop:81/~user;x=1 shop 81 200",
+            "/ shop 81 400",
+            " shop 81 400",
+        ]
+    );
+    for span in &spans {
+        assert!(!format!("{span:?}").contains("secret"), "{span:#?}");
     }
     lab.envoy.stop().await;
 }

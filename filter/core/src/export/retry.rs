@@ -33,6 +33,7 @@ pub(super) fn judge(
                 500..=599 => Some(Metric::ExportFailuresStatus5xx),
                 _ => None,
             };
+            let failure = hosts_own(status, body, elapsed, timeout).or(failure);
             let verdict = match status {
                 200..=299 => Verdict::Accept { rejected: otlp::rejected_spans(body) },
                 429 | 502 | 503 | 504 => Verdict::Retry(retry_after.and_then(delta_seconds)),
@@ -49,6 +50,26 @@ pub(super) fn judge(
             (Verdict::Retry(None), Some(failure))
         }
         Outcome::NotSent => (Verdict::Retry(None), Some(Metric::ExportFailuresUnreachable)),
+    }
+}
+
+/// What Envoy means where it answers in the collector's place: it tells a time-out as 504, and a
+/// connection that failed as 503 with its own words in the body. That changes what is counted
+/// and nothing else, so a collector that says the same does no harm.
+fn hosts_own(status: u16, body: &[u8], elapsed: Duration, timeout: Duration) -> Option<Metric> {
+    match status {
+        503 if body.starts_with(b"no healthy upstream") => Some(Metric::ExportFailuresUnreachable),
+        503 if body.starts_with(b"upstream connect error or disconnect/reset before headers") => {
+            let words = b"connection failure";
+            let unreachable = body.windows(words.len()).any(|window| window == words);
+            Some(if unreachable {
+                Metric::ExportFailuresUnreachable
+            } else {
+                Metric::ExportFailuresReset
+            })
+        }
+        504 if is_timeout(elapsed, timeout) => Some(Metric::ExportFailuresTimeout),
+        _ => None,
     }
 }
 
@@ -149,6 +170,29 @@ mod tests {
                 judge(&outcome, Duration::from_millis(millis), timeout),
                 (Verdict::Retry(None), Some(failure)),
                 "{outcome:?} {millis}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_host_answers_itself_is_a_failure_to_reach() {
+        let timeout = Duration::from_secs(5);
+        let broken = "upstream connect error or disconnect/reset before headers. reset reason: ";
+        let refused = format!("{broken}remote connection failure, transport failure reason: x");
+        let reset = format!("{broken}connection termination");
+        for (status, body, millis, failure) in [
+            (503, "no healthy upstream", 0, Metric::ExportFailuresUnreachable),
+            (503, &refused, 0, Metric::ExportFailuresUnreachable),
+            (503, &reset, 0, Metric::ExportFailuresReset),
+            (503, "busy: connection failure", 5_000, Metric::ExportFailuresStatus5xx),
+            (504, "upstream request timeout", 5_000, Metric::ExportFailuresTimeout),
+            (504, "upstream request timeout", 100, Metric::ExportFailuresStatus5xx),
+        ] {
+            let outcome = Outcome::Answered { status, retry_after: None, body: body.as_bytes() };
+            assert_eq!(
+                judge(&outcome, Duration::from_millis(millis), timeout),
+                (Verdict::Retry(None), Some(failure)),
+                "{status} {body}"
             );
         }
     }
