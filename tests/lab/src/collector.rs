@@ -30,7 +30,7 @@ use tokio::time::{sleep, timeout};
 /// How long spans may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where OTLP over HTTP sends traces.
+/// How the path of OTLP over HTTP for traces ends; collectors may stand below a path of their own.
 const PATH: &str = "/v1/traces";
 
 /// A span as it arrived, ids in hex.
@@ -334,7 +334,7 @@ async fn receive(
 /// What OTLP over HTTP asks of a request, or the status that says what it lacks.
 fn decode(parts: &http::request::Parts, body: Bytes) -> Result<ExportTraceServiceRequest, u16> {
     let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
-    if parts.uri.path() != PATH {
+    if !parts.uri.path().ends_with(PATH) {
         return Err(404);
     }
     if parts.method != Method::POST {
