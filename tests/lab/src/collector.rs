@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,13 +22,16 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1 as otlp;
 use prost::Message;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// How long spans may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How the path of OTLP over HTTP for traces ends; collectors may stand below a path of their own.
+const PATH: &str = "/v1/traces";
 
 /// A span as it arrived, ids in hex.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,8 +108,11 @@ pub struct Received {
 struct State {
     spans: Vec<Span>,
     requests: Vec<Received>,
-    /// Answers to the next requests, then plain successes.
+    /// Accepted exports in the official types.
+    exports: Vec<ExportTraceServiceRequest>,
+    /// Answers to the next requests, then the standing one.
     replies: Vec<Reply>,
+    standing: Reply,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +133,8 @@ pub struct Collector {
     address: SocketAddr,
     shared: Arc<Shared>,
     server: Option<JoinHandle<()>>,
+    /// While it is down: bound, so that nobody else gets the port, and not listening.
+    held: Option<TcpSocket>,
 }
 
 impl Collector {
@@ -139,7 +147,7 @@ impl Collector {
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
         let server = Some(tokio::spawn(serve(listener, Arc::clone(&shared))));
-        Self { address, shared, server }
+        Self { address, shared, server, held: None }
     }
 
     /// Where it listens.
@@ -148,27 +156,48 @@ impl Collector {
         self.address
     }
 
-    /// Closes its port and all connections.
+    /// Stops listening and closes all connections; the port stays its own.
+    ///
+    /// # Panics
+    /// If the port is gone.
     pub async fn down(&mut self) {
         if let Some(server) = self.server.take() {
             server.abort();
             let _ = server.await;
+            let socket = TcpSocket::new_v4().expect("a socket");
+            // Connections that were just closed must not keep the port.
+            socket.set_reuseaddr(true).expect("an option");
+            socket.bind(self.address).expect("the port is free");
+            self.held = Some(socket);
         }
     }
 
-    /// Opens the same port again.
+    /// Listens on the same port again.
     ///
     /// # Panics
     /// If the port is gone.
     pub async fn up(&mut self) {
-        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("an option");
-        socket.bind(self.address).expect("the port is free");
-        let listener = socket.listen(128).expect("listening");
-        self.server = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared))));
+        if let Some(socket) = self.held.take() {
+            let listener = socket.listen(1024).expect("listening");
+            self.server = Some(tokio::spawn(serve(listener, Arc::clone(&self.shared))));
+        }
     }
 
-    /// What the next requests are answered with, in order; later ones succeed.
+    /// What every request is answered with that has no answer of its own from
+    /// [`reply_with`](Self::reply_with).
+    pub fn reply_always(&self, reply: Reply) {
+        self.shared.state().standing = reply;
+    }
+
+    /// The accepted exports as the official types decode them: what [`Span`] leaves out, and the
+    /// types of attribute values.
+    #[must_use]
+    pub fn exports(&self) -> Vec<ExportTraceServiceRequest> {
+        self.shared.state().exports.clone()
+    }
+
+    /// What the next requests are answered with, in order; later ones get the standing
+    /// answer, at first a plain success.
     pub fn reply_with(&self, replies: Vec<Reply>) {
         self.shared.state().replies = replies;
     }
@@ -190,6 +219,7 @@ impl Collector {
         let mut state = self.shared.state();
         state.spans.clear();
         state.requests.clear();
+        state.exports.clear();
     }
 
     /// Waits for at least this many spans and gives all.
@@ -255,6 +285,7 @@ async fn receive(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await else { return Ok(answer(400, &[], Bytes::new())) };
+    let body = body.to_bytes();
     let headers = parts.headers.iter().map(|(name, value)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
@@ -265,27 +296,29 @@ async fn receive(
     };
     let reply = {
         let mut state = shared.state();
-        if state.replies.is_empty() { Reply::default() } else { state.replies.remove(0) }
+        if state.replies.is_empty() { state.standing.clone() } else { state.replies.remove(0) }
     };
     if !reply.delay.is_zero() {
         sleep(reply.delay).await;
     }
-    let body = body.to_bytes();
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     received.body = hasher.finish();
-    let decoded = ExportTraceServiceRequest::decode(body);
+    let decoded = decode(&parts, body);
     received.status = match (&decoded, reply.status) {
-        (Err(_), _) => 400,
+        (Err(status), _) => *status,
         (Ok(_), 0) => 200,
         (Ok(_), status) => status,
     };
     let (status, mut body) = (received.status, Bytes::new());
     if let Ok(request) = decoded {
-        let spans = spans(request);
+        let spans = spans(request.clone());
         received.spans = spans.len();
         if status == 200 {
-            shared.state().spans.extend(spans);
+            let mut state = shared.state();
+            state.spans.extend(spans);
+            state.exports.push(request);
+            drop(state);
             let partial_success = (reply.rejected > 0).then(|| ExportTracePartialSuccess {
                 rejected_spans: reply.rejected,
                 error_message: "the lab says so".to_owned(),
@@ -296,6 +329,23 @@ async fn receive(
     shared.state().requests.push(received);
     shared.changed.notify_waiters();
     Ok(answer(status, &reply.headers, body))
+}
+
+/// What OTLP over HTTP asks of a request, or the status that says what it lacks.
+fn decode(parts: &http::request::Parts, body: Bytes) -> Result<ExportTraceServiceRequest, u16> {
+    let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
+    if !parts.uri.path().ends_with(PATH) {
+        return Err(404);
+    }
+    if parts.method != Method::POST {
+        return Err(405);
+    }
+    if header("content-type") != Some(b"application/x-protobuf")
+        || header("content-encoding").is_some()
+    {
+        return Err(415);
+    }
+    ExportTraceServiceRequest::decode(body).map_err(|_| 400)
 }
 
 fn answer(status: u16, headers: &[(String, String)], body: Bytes) -> Response<Full<Bytes>> {

@@ -153,6 +153,25 @@ impl Envoy {
         text.lines().filter_map(pair).collect()
     }
 
+    /// Waits until Envoy's figures are as wanted and gives them.
+    ///
+    /// # Panics
+    /// If that does not come.
+    pub async fn stats_until(
+        &self,
+        wanted: impl Fn(&BTreeMap<String, i64>) -> bool,
+    ) -> BTreeMap<String, i64> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats().await;
+            if wanted(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < deadline, "figures stayed at {stats:#?}\n{}", self.log());
+            sleep(GLANCE).await;
+        }
+    }
+
     /// A metric of the filter, without its prefix; 0 if it is not there.
     pub async fn metric(&self, name: &str) -> i64 {
         let stats = self.stats().await;
