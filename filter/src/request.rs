@@ -48,7 +48,7 @@ impl HttpContext for Request {
         let Ok(mut shared) = instance.try_borrow_mut() else { return };
         let shared = &mut *shared;
         let trace_id =
-            self.stream.on_log(&mut shared.plugin, &host::Current, host::now(), &mut shared.rng);
+            self.stream.on_log(&mut shared.plugin, &host::Current, host::now, &mut shared.rng);
         if let Some(trace_id) = trace_id {
             host::set_state(TRACE_ID_STATE, &trace_id.to_string());
         }

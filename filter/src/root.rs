@@ -115,6 +115,7 @@ impl RootContext for Root {
 impl Root {
     fn start(&mut self, config: Config) {
         self.calls.clear();
+        self.first_tick_over = false;
         let node = host::property(&["xds", "node"]);
         let plugin = Plugin::new(config, node.as_deref(), &host::environment);
         self.metrics = plugin

@@ -72,12 +72,12 @@ impl Stream {
     ///
     /// Everything is final here, also for requests whose header callbacks never ran. For those
     /// there is a trace id to be set as filter state under [`TRACE_ID_STATE`]: access loggers
-    /// come later, and so do other instances.
+    /// come later, and so do other instances. `now` is asked only where a span is taken in.
     pub fn on_log(
         &mut self,
         plugin: &mut Plugin,
         exchange: &impl Exchange,
-        now: MonoNanos,
+        now: impl FnOnce() -> MonoNanos,
         rng: &mut impl Rng,
     ) -> Option<TraceId> {
         let mut trace_id = None;
@@ -107,7 +107,7 @@ impl Stream {
                     reason: &reason,
                 };
                 let span = span::describe(subject, plugin.config().spans, exchange);
-                plugin.record(&span, now);
+                plugin.record(&span, now());
             }
         }
         trace_id
@@ -145,8 +145,8 @@ fn begin(
         Incoming::Absent | Incoming::Invalid => (None, None),
     };
     if plugin.config().export.is_none() {
-        let trace_id = remote.map(|remote| remote.trace_id);
-        return (State::PassThrough, RequestEffects { trace_id, edits: Vec::new() });
+        // No mark is left: another instance behind this one may have an export.
+        return (State::PassThrough, RequestEffects::default());
     }
 
     let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);

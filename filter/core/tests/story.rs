@@ -9,7 +9,7 @@ use meshweft_core::config::Config;
 use meshweft_core::export::{ExportCall, Outcome};
 use meshweft_core::model::{HeaderEdit, Headers, MonoNanos};
 use meshweft_core::plugin::Plugin;
-use meshweft_core::stream::{Stream, TRACE_ID_STATE};
+use meshweft_core::stream::{RequestEffects, Stream, TRACE_ID_STATE};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
@@ -70,7 +70,8 @@ impl Worker {
     fn serve(&mut self, told: &Told) -> BTreeMap<&'static str, Option<String>> {
         let mut stream = Stream::default();
         let effects = stream.on_request_headers(&mut self.plugin, told, &mut self.rng);
-        stream.on_log(&mut self.plugin, told, self.now, &mut self.rng);
+        let now = self.now;
+        stream.on_log(&mut self.plugin, told, || now, &mut self.rng);
         let edits = effects.edits.into_iter().map(|edit| match edit {
             HeaderEdit::Remove(name) => (name, None),
             HeaderEdit::Set(name, value) => (name, Some(value)),
@@ -205,7 +206,8 @@ fn a_request_that_never_reached_the_filter_has_a_span() {
     let mut worker = Worker::new(EXPORTING);
     let mut stream = Stream::default();
     let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-01"))]);
-    let mut log = || stream.on_log(&mut worker.plugin, &told, worker.now, &mut worker.rng);
+    let now = worker.now;
+    let mut log = || stream.on_log(&mut worker.plugin, &told, || now, &mut worker.rng);
     // Access loggers and other instances come after it.
     assert_eq!(
         [log(), log()].map(|id| id.map(|id| id.to_string())),
@@ -239,6 +241,15 @@ fn an_empty_configuration_touches_nothing_and_counts() {
         counted(&[("requests", 2), ("context_continued", 1), ("context_missing", 1)])
     );
     assert!(worker.plugin.on_shutdown(worker.now));
+}
+
+#[test]
+fn an_instance_without_export_leaves_no_mark_for_those_behind_it() {
+    let mut worker = Worker::new("");
+    let incoming = format!("00-{TRACE}-{PARENT}-01");
+    let told = request(&[("traceparent", &incoming)]);
+    let effects = Stream::default().on_request_headers(&mut worker.plugin, &told, &mut worker.rng);
+    assert_eq!(effects, RequestEffects::default());
 }
 
 #[test]

@@ -156,7 +156,9 @@ fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
     for item in node.items(fields::MAX_RULES, "rules", faults) {
         let Some(object) = item.object(fields::RULE, faults) else { continue };
         let Some(rule) = rule(&object, faults) else { continue };
-        if rules.iter().any(|other| other.name == rule.name) {
+        // Prometheus names have no `-`: `a-b` and `a_b` would be one counter there.
+        let counter = |name: &str| name.replace('-', "_");
+        if rules.iter().any(|other| counter(&other.name) == counter(&rule.name)) {
             let path = step(&item.path, "name");
             faults.add(path, Problem::DuplicateValue { value: quoted(&rule.name) });
         }

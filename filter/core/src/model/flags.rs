@@ -28,12 +28,6 @@ impl TraceFlags {
         Self(self.0 | other.0)
     }
 
-    /// These flags without `other`.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
     /// Whether all bits of `other` are set.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
@@ -52,7 +46,6 @@ mod tests {
     fn unknown_bits_go() {
         assert_eq!(TraceFlags::from_bits(0xff).bits(), 0x03);
         assert_eq!(TraceFlags::SAMPLED.with(TraceFlags::RANDOM).bits(), 0x03);
-        assert_eq!(TraceFlags::from_bits(0x03).without(TraceFlags::SAMPLED), TraceFlags::RANDOM);
         assert!(!TraceFlags::RANDOM.has(TraceFlags::SAMPLED));
     }
 }

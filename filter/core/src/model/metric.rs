@@ -79,7 +79,7 @@ metrics! {
     ExportFailuresStatus4xx = "meshweft_export_failures_status_4xx", Counter;
     /// Export requests answered with a status of 500 to 599.
     ExportFailuresStatus5xx = "meshweft_export_failures_status_5xx", Counter;
-    /// Export requests that the host refused to send: no such cluster. (For one without a healthy host it answers 503.)
+    /// Export requests that found nobody: no such cluster, no healthy host, no connection.
     ExportFailuresUnreachable = "meshweft_export_failures_unreachable", Counter;
     /// Milliseconds from sending an export request to its answer.
     ExportMs = "meshweft_export_ms", Histogram;

@@ -17,9 +17,11 @@ impl<'a> Authority<'a> {
         let text = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
         let (host, port) = match text.rsplit_once(':') {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                // `parse` alone would take a sign.
+                let digits = port.bytes().all(|byte| byte.is_ascii_digit());
                 match port.parse() {
-                    Ok(port) => (host, Some(port)),
-                    Err(_) => (text, None),
+                    Ok(port) if digits => (host, Some(port)),
+                    _ => (text, None),
                 }
             }
             _ => (text, None),
@@ -47,6 +49,7 @@ mod tests {
             ("::1", "::1", None),
             ("10.0.0.1:70000", "10.0.0.1:70000", None),
             ("a@b@c", "c", None),
+            ("a:+80", "a:+80", None),
             ("", "", None),
         ] {
             let authority = Authority::split(text);

@@ -11,6 +11,9 @@ use crate::propagation::SpanContext;
 const METHODS: [&str; 9] =
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 
+/// Envoy's response code details where the upstream answered, and not Envoy itself.
+const FROM_UPSTREAM: &str = "via_upstream";
+
 /// gRPC's status for a method that the server does not have.
 const UNIMPLEMENTED: i64 = 12;
 
@@ -103,13 +106,17 @@ pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -
     out.text("envoy.response_flags", Some(&*outcome.flags.letters()).filter(|s| !s.is_empty()));
     out.text("envoy.response_code_details", outcome.details.as_deref());
     out.text("envoy.upstream_address", upstream.as_deref());
-    out.int("envoy.attempt_count", exchange.integer(&["upstream", "request_attempt_count"]));
+    let attempts = exchange.integer(&["upstream", "request_attempt_count"]);
+    // Zero where Envoy answered by itself: there was no upstream to count for.
+    out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
     out.text("meshweft.sampling.reason", Some(subject.reason));
 
     let method = if known { method } else { "HTTP" };
     let name = match (rpc, outcome.grpc, &route) {
-        // Clients choose paths, so a method that no server knows must not name a span.
-        (Some((service, method)), Some(grpc), _) if grpc != UNIMPLEMENTED => {
+        // Clients choose paths, so only a method that a server knew may name a span.
+        (Some((service, method)), Some(grpc), _)
+            if grpc != UNIMPLEMENTED && outcome.details.as_deref() == Some(FROM_UPSTREAM) =>
+        {
             cut(&format!("{service}/{method}"), config.max_value_length).to_owned()
         }
         (_, _, Some(route)) if subject.kind == SpanKind::Server => format!("{method} {route}"),
@@ -356,8 +363,12 @@ mod tests {
             (":path", "/shop.Orders/Get"),
             ("content-type", "application/grpc+proto"),
         ];
-        let answered =
-            |status| Told::default().int("response.code", 200).int("response.grpc_status", status);
+        let answered = |status| {
+            Told::default()
+                .int("response.code", 200)
+                .int("response.grpc_status", status)
+                .text("response.code_details", "via_upstream")
+        };
         let known = span(SpanKind::Server, &headers, &answered(14));
         assert_eq!(known.name, "shop.Orders/Get");
         assert_eq!(known.status, Status::Error(String::new()));
@@ -371,11 +382,14 @@ mod tests {
                     "rpc.service=shop.Orders".to_owned(),
                     "rpc.method=Get".to_owned(),
                     "rpc.grpc.status_code=14".to_owned(),
+                    "envoy.response_code_details=via_upstream".to_owned(),
                     "meshweft.sampling.reason=parent".to_owned(),
                 ][..]
             )
         );
         assert_eq!(span(SpanKind::Server, &headers, &answered(12)).name, "POST");
+        let by_envoy = answered(14).text("response.code_details", "no_healthy_upstream");
+        assert_eq!(span(SpanKind::Server, &headers, &by_envoy).name, "POST");
         assert_eq!(span(SpanKind::Server, &headers, &Told::default()).name, "POST");
     }
 
