@@ -128,14 +128,15 @@ fn begin(
     if extracted.invalid {
         plugin.metrics.add(Metric::ContextInvalid, 1);
     }
-    plugin.metrics.add(
-        match extracted.incoming {
-            Incoming::Context(_) => Metric::ContextContinued,
-            Incoming::Invalid => Metric::ContextRestarted,
-            Incoming::Absent | Incoming::Decision(_) => Metric::ContextMissing,
-        },
-        1,
-    );
+    match extracted.incoming {
+        Incoming::Context(_) => plugin.metrics.add(Metric::ContextContinued, 1),
+        Incoming::Absent | Incoming::Decision(_) => plugin.metrics.add(Metric::ContextMissing, 1),
+        Incoming::Invalid if plugin.config().export.is_some() => {
+            plugin.metrics.add(Metric::ContextRestarted, 1);
+        }
+        // Without an export nothing is begun, so nothing is begun anew.
+        Incoming::Invalid => {}
+    }
     let (remote, parent) = match extracted.incoming {
         Incoming::Context(remote) => {
             let decision = remote.decision;

@@ -235,10 +235,16 @@ fn an_empty_configuration_touches_nothing_and_counts() {
     let incoming = format!("00-{TRACE}-{PARENT}-01");
     assert_eq!(worker.serve(&request(&[("traceparent", &incoming)])), BTreeMap::new());
     assert_eq!(worker.serve(&request(&[])), BTreeMap::new());
+    assert_eq!(worker.serve(&request(&[("traceparent", "bad")])), BTreeMap::new());
     assert_eq!(worker.tick(), []);
     assert_eq!(
         worker.metrics(),
-        counted(&[("requests", 2), ("context_continued", 1), ("context_missing", 1)])
+        counted(&[
+            ("requests", 3),
+            ("context_continued", 1),
+            ("context_missing", 1),
+            ("context_invalid", 1)
+        ])
     );
     assert!(worker.plugin.on_shutdown(worker.now));
 }

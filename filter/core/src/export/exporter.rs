@@ -136,8 +136,8 @@ impl Exporter {
     ) -> Option<String> {
         let index = self.in_flight.iter().position(|attempt| attempt.id == id)?;
         let attempt = self.in_flight.swap_remove(index);
-        self.end(attempt, outcome, now, rng.next_u64(), metrics);
-        self.complaints.about(&self.cluster, outcome, now)
+        let failure = self.end(attempt, outcome, now, rng.next_u64(), metrics);
+        self.complaints.about(&self.cluster, outcome, failure, now)
     }
 
     /// From now on batches go without waiting for company: the configuration is on its way out.
@@ -165,6 +165,7 @@ impl Exporter {
         self.outage = None;
     }
 
+    /// Settles an attempt; gives the failure that it counted as.
     fn end(
         &mut self,
         attempt: Attempt,
@@ -172,7 +173,7 @@ impl Exporter {
         now: MonoNanos,
         draw: u64,
         metrics: &mut Metrics,
-    ) {
+    ) -> Option<Metric> {
         let Attempt { id, sent, mut batch } = attempt;
         let elapsed = now.since(sent);
         if let Outcome::Answered { .. } = outcome {
@@ -213,6 +214,7 @@ impl Exporter {
                 }
             }
         }
+        failure
     }
 
     /// Begins an outage, or prolongs it where the probe failed. An attempt from before it says
