@@ -1,0 +1,93 @@
+//! What the README says of Envoy's own OpenTelemetry tracer, beside the filter in one Envoy.
+#![allow(clippy::expect_used, reason = "a test says where it broke")]
+
+use std::time::Duration;
+
+use meshweft_lab::app::App;
+use meshweft_lab::client::{Client, Version};
+use meshweft_lab::collector::Collector;
+use meshweft_lab::config::{
+    COLLECTOR, Direction, bootstrap, cluster, listener, meshweft, node, route,
+};
+use meshweft_lab::envoy::Envoy;
+use meshweft_lab::load;
+use meshweft_lab::mesh::exporting;
+use meshweft_lab::native;
+use serde_json::json;
+
+const REQUESTS: usize = 200;
+
+struct Both {
+    envoy: Envoy,
+    app: App,
+    collector: Collector,
+}
+
+/// Listeners `native` and `filter`, each with one of the two, exporting every 100 ms.
+async fn both() -> Both {
+    let app = App::start().await;
+    let collector = Collector::start().await;
+    let http =
+        |name, filters| listener(name, Direction::Inbound, filters, vec![route("/", "app")], None);
+    let filter = http("filter", vec![meshweft(&exporting(json!({})))]);
+    let native = native::traced(http("native", vec![]), "native", 100.0);
+    let envoy = Envoy::start(
+        &native::exporting_soon(bootstrap(
+            node("both"),
+            vec![filter, native],
+            vec![cluster("app", app.address()), cluster(COLLECTOR, collector.address())],
+        )),
+        2,
+    )
+    .await;
+    Both { envoy, app, collector }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_traceparent() {
+    let Both { envoy, app, collector } = both().await;
+    let client = Client::new(Version::H1);
+    let sent: [(&str, &[u8]); 1] = [("traceparent", b"00-not-a-context-01")];
+
+    client.get(envoy.listener("native"), "/native", &sent).await.expect("an answer");
+    assert_eq!(app.last().one("traceparent"), "00-not-a-context-01");
+    client.get(envoy.listener("filter"), "/filter", &sent).await.expect("an answer");
+    // A valid one after it, so that the native tracer has had its time to export the first.
+    let valid: [(&str, &[u8]); 1] =
+        [("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+    client.get(envoy.listener("native"), "/valid", &valid).await.expect("an answer");
+
+    let spans = collector.wait_for(2).await;
+    let mut services: Vec<_> = spans.iter().map(|span| span.service()).collect();
+    services.sort_unstable();
+    assert_eq!(services, ["lab", "native"], "one span of each: the native one is the valid one's");
+    let restarted = spans.iter().find(|span| span.service() == "lab").expect("the filter's span");
+    let onward = app.seen().into_iter().find(|seen| seen.path == "/filter").expect("a request");
+    let forwarded = format!("00-{}-{}-03", restarted.trace_id, restarted.span_id);
+    assert_eq!(onward.one("traceparent"), forwarded);
+    envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_while_the_collector_is_away() {
+    let Both { envoy, app: _app, mut collector } = both().await;
+    let client = Client::new(Version::H1);
+    collector.down().await;
+    for name in ["native", "filter"] {
+        let failures = load::paced(&client, envoy.listener(name), "/", 200, REQUESTS).await;
+        assert_eq!(failures, Vec::<String>::new());
+    }
+    // All spans of the native tracer have been sent into the void by now, and count as sent.
+    let sent = "tracing.opentelemetry.spans_sent";
+    let all = |stats: &std::collections::BTreeMap<String, i64>| {
+        stats.get(sent) == i64::try_from(REQUESTS).ok().as_ref()
+    };
+    let stats = envoy.stats_until(all).await;
+    assert_eq!(stats.get("tracing.opentelemetry.spans_dropped").copied().unwrap_or(0), 0);
+    collector.up().await;
+    let spans =
+        collector.wait_until(Duration::from_secs(20), |spans| spans.len() >= REQUESTS).await;
+    let of = |service: &str| spans.iter().filter(|span| span.service() == service).count();
+    assert_eq!((of("native"), of("lab")), (0, REQUESTS));
+    envoy.stop().await;
+}
