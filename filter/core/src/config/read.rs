@@ -363,6 +363,11 @@ fn cluster(node: &Node<'_>, faults: &mut Faults) -> Option<(String, Option<Strin
     match node.json {
         Json::String(_) => {
             let name = node.text(&fields::CLUSTER, faults)?;
+            if name.contains("://") {
+                let allowed = "is the name of an Envoy cluster, not an address";
+                node.wrong_value(quoted(name), allowed, faults);
+                return None;
+            }
             let authority = match name.split('|').collect::<Vec<_>>().as_slice() {
                 // Istio: direction, port, subset, host.
                 [_, port, _, host] => format!("{host}:{port}"),

@@ -65,7 +65,10 @@ fn kind(kind: &Kind) -> Value {
         Kind::Choices { of, default } => json!({
             "type": "array", "items": {"enum": of}, "uniqueItems": true, "default": default
         }),
-        Kind::Cluster => json!({"anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])]}),
+        Kind::Cluster => json!({
+            "anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])],
+            "not": {"type": "string", "pattern": "://"},
+        }),
         Kind::Headers => json!({
             "type": "object",
             "maxProperties": MAX_HEADERS,
