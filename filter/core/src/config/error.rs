@@ -111,8 +111,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Problem::Syntax { line, column, reason } = &self.problem {
-            return write!(f, "configuration: line {line}, column {column}: {reason}");
+        if let Problem::Syntax { .. } = &self.problem {
+            return write!(f, "configuration: {}", self.problem);
         }
         write!(f, "configuration: {}: {}", self.path, self.problem)
     }
@@ -142,7 +142,7 @@ impl fmt::Display for Problem {
                 write!(f, "invalid regex: {reason}: allowed is the syntax of Rust's regex crate")
             }
             Self::Syntax { line, column, reason } => {
-                write!(f, "line {line}, column {column}: {reason}")
+                write!(f, "line {line}, column {column}: not JSON: {reason}")
             }
             Self::TooLarge { bytes } => {
                 write!(f, "{bytes} bytes are too many: allowed are at most {MAX_BYTES}")
