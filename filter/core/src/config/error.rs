@@ -66,6 +66,11 @@ pub enum Problem {
         /// What its parser says.
         reason: String,
     },
+    /// A rule's name that metrics cannot tell from an earlier one.
+    SameCounter {
+        /// The name.
+        name: String,
+    },
     /// Not JSON.
     Syntax {
         /// The line, from 1.
@@ -141,6 +146,11 @@ impl fmt::Display for Problem {
             Self::Regex { reason } => {
                 write!(f, "invalid regex: {reason}: allowed is the syntax of Rust's regex crate")
             }
+            Self::SameCounter { name } => write!(
+                f,
+                "{name} has the same counter as an earlier rule: \
+                 allowed are names that differ by more than - and _"
+            ),
             Self::Syntax { line, column, reason } => {
                 write!(f, "line {line}, column {column}: not JSON: {reason}")
             }

@@ -158,9 +158,11 @@ fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
         let Some(rule) = rule(&object, faults) else { continue };
         // Prometheus names have no `-`: `a-b` and `a_b` would be one counter there.
         let counter = |name: &str| name.replace('-', "_");
-        if rules.iter().any(|other| counter(&other.name) == counter(&rule.name)) {
-            let path = step(&item.path, "name");
-            faults.add(path, Problem::DuplicateValue { value: quoted(&rule.name) });
+        let name = quoted(&rule.name);
+        if rules.iter().any(|other| other.name == rule.name) {
+            faults.add(step(&item.path, "name"), Problem::DuplicateValue { value: name });
+        } else if rules.iter().any(|other| counter(&other.name) == counter(&rule.name)) {
+            faults.add(step(&item.path, "name"), Problem::SameCounter { name });
         }
         rules.push(rule);
     }
