@@ -49,7 +49,7 @@ const BOUNDS: [Bound; 8] = [
     }),
     ("any-of", 1000, "at most 1000 matchers", |n| with_match(&json!({"path": vec!["/a"; n]}))),
     ("pattern", 4096, "1 to 4096 characters", |n| {
-        with_match(&json!({"path": {"prefix": "é".repeat(n)}}))
+        with_match(&json!({"path": {"suffix": "é".repeat(n)}}))
     }),
     ("exact", 4096, "1 to 4096 characters", |n| with_match(&json!({"path": "/".repeat(n)}))),
     ("matched headers", 64, "at most 64 header names", |n| {

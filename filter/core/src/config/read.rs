@@ -286,8 +286,13 @@ fn literal(
     subject: Subject,
     faults: &mut Faults,
 ) -> Option<StringMatcher> {
-    // The one empty text that means something: a header without a value.
+    const FROM_ROOT: &str = "is a path from /";
     if form == "exact" && *node.json == Json::String(String::new()) {
+        if subject == Subject::Path {
+            node.wrong_value(quoted(""), FROM_ROOT, faults);
+            return None;
+        }
+        // The one empty text that means something: a header without a value.
         return Some(StringMatcher::exact("", Case::Exact));
     }
     let text = node.text(&fields::PATTERN, faults)?;
@@ -295,6 +300,14 @@ fn literal(
         if subject == Subject::Path && text.contains('?') {
             let allowed = "is a path without a query, which is not compared";
             node.wrong_value(quoted(text), allowed, faults);
+            return None;
+        }
+        // `*` is the path of `OPTIONS *`.
+        if subject == Subject::Path
+            && matches!(form, "exact" | "prefix")
+            && !text.starts_with(['/', '*'])
+        {
+            node.wrong_value(quoted(text), FROM_ROOT, faults);
             return None;
         }
         if subject == Subject::Host && form == "exact" && has_port(text) {

@@ -12,7 +12,8 @@ use super::text::NAME_PATTERN;
 /// The schema.
 ///
 /// It cannot say what the parser checks beside it: bounds of durations, fields that bound one
-/// another, unique names of rules, the syntax and the size of a regex, environment variables, duplicate keys.
+/// another, unique names of rules, where a matched path begins, the syntax and the size of a
+/// regex, environment variables, duplicate keys.
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = Map::new();
