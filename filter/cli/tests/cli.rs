@@ -82,7 +82,7 @@ fn all_that_is_wrong_is_said() {
 #[test]
 fn standard_input_is_a_file() {
     says(&with_input(&["check", "-"], "{}"), 0, "-: ok\n", "");
-    let error = "-: configuration: line 1, column 1: EOF while parsing an object\n";
+    let error = "-: configuration: line 1, column 1: not JSON: EOF while parsing an object\n";
     says(&with_input(&["check", "-"], "{"), 1, error, "");
 }
 

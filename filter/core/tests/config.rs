@@ -49,7 +49,7 @@ const BOUNDS: [Bound; 8] = [
     }),
     ("any-of", 1000, "at most 1000 matchers", |n| with_match(&json!({"path": vec!["/a"; n]}))),
     ("pattern", 4096, "1 to 4096 characters", |n| {
-        with_match(&json!({"path": {"prefix": "é".repeat(n)}}))
+        with_match(&json!({"path": {"suffix": "é".repeat(n)}}))
     }),
     ("exact", 4096, "1 to 4096 characters", |n| with_match(&json!({"path": "/".repeat(n)}))),
     ("matched headers", 64, "at most 64 header names", |n| {
@@ -371,7 +371,7 @@ fn the_schema_agrees_with_the_parser() {
         let valid = validator.is_valid(row.get("config").unwrap());
         assert_eq!(valid, cannot_say, "{}", field(&row, "name"));
     }
-    for (name, bound, allowed, build) in BOUNDS {
+    for (name, bound, _, build) in BOUNDS {
         assert!(validator.is_valid(&build(bound)), "{name}");
         assert!(!validator.is_valid(&build(bound.saturating_add(1))), "{name}");
     }

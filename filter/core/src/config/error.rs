@@ -66,6 +66,11 @@ pub enum Problem {
         /// What its parser says.
         reason: String,
     },
+    /// A rule's name that metrics cannot tell from an earlier one.
+    SameCounter {
+        /// The name.
+        name: String,
+    },
     /// Not JSON.
     Syntax {
         /// The line, from 1.
@@ -111,8 +116,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Problem::Syntax { line, column, reason } = &self.problem {
-            return write!(f, "configuration: line {line}, column {column}: {reason}");
+        if let Problem::Syntax { .. } = &self.problem {
+            return write!(f, "configuration: {}", self.problem);
         }
         write!(f, "configuration: {}: {}", self.path, self.problem)
     }
@@ -141,8 +146,13 @@ impl fmt::Display for Problem {
             Self::Regex { reason } => {
                 write!(f, "invalid regex: {reason}: allowed is the syntax of Rust's regex crate")
             }
+            Self::SameCounter { name } => write!(
+                f,
+                "{name} has the same counter as an earlier rule: \
+                 allowed are names that differ by more than - and _"
+            ),
             Self::Syntax { line, column, reason } => {
-                write!(f, "line {line}, column {column}: {reason}")
+                write!(f, "line {line}, column {column}: not JSON: {reason}")
             }
             Self::TooLarge { bytes } => {
                 write!(f, "{bytes} bytes are too many: allowed are at most {MAX_BYTES}")

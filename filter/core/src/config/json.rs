@@ -138,10 +138,10 @@ mod tests {
     #[test]
     fn errors_have_a_place() {
         for (text, error) in [
-            (&b"{"[..], "configuration: line 1, column 1: EOF while parsing an object"),
-            (b"{\n \"a\": 1,,\n}", "configuration: line 2, column 9: key must be a string"),
-            (b"{} {}", "configuration: line 1, column 4: trailing characters"),
-            (b"{\"a\": 1e999}", "configuration: line 1, column 11: number out of range"),
+            (&b"{"[..], "configuration: line 1, column 1: not JSON: EOF while parsing an object"),
+            (b"{\n \"a\": 1,,\n}", "configuration: line 2, column 9: not JSON: key must be a string"),
+            (b"{} {}", "configuration: line 1, column 4: not JSON: trailing characters"),
+            (b"{\"a\": 1e999}", "configuration: line 1, column 11: not JSON: number out of range"),
         ] {
             assert_eq!(Json::parse(text).unwrap_err().to_string(), error);
         }
@@ -152,7 +152,7 @@ mod tests {
         let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
         assert_eq!(
             Json::parse(&deep).unwrap_err().to_string(),
-            "configuration: line 1, column 128: recursion limit exceeded"
+            "configuration: line 1, column 128: not JSON: recursion limit exceeded"
         );
         assert_eq!(
             Json::parse(&vec![b' '; MAX_BYTES + 1]).unwrap_err().to_string(),

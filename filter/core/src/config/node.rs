@@ -172,17 +172,19 @@ impl<'a> Node<'a> {
     /// This duration.
     pub(super) fn period(&self, range: &Period, faults: &mut Faults) -> Option<Duration> {
         let allowed = format!(
-            "is a duration from {} to {}, such as \"{}\"",
+            "is a whole number with ms, s, m or h, from {} to {}, such as \"{}\"",
             range.min, range.max, range.default
         );
         let value = self.string(&allowed, faults)?;
-        let duration = period(value).filter(|duration| {
-            period(range.min) <= Some(*duration) && Some(*duration) <= period(range.max)
-        });
-        if duration.is_none() {
+        let Some(duration) = period(value) else {
+            self.wrong_value(quoted(value), &allowed, faults);
+            return None;
+        };
+        if Some(duration) < period(range.min) || Some(duration) > period(range.max) {
             self.out_of_range(quoted(value), &allowed, faults);
+            return None;
         }
-        duration
+        Some(duration)
     }
 
     fn string(&self, allowed: &str, faults: &mut Faults) -> Option<&'a str> {
@@ -298,8 +300,20 @@ mod tests {
         let period = |text: &str| read(text, |node, faults| node.period(&INTERVAL, faults));
         assert_eq!(period("\"10ms\""), Ok(Duration::from_millis(10)));
         assert_eq!(period("\"1m\""), Ok(Duration::from_secs(60)));
-        for bad in ["\"9ms\"", "\"61s\"", "\"2m\"", "\"0s\"", "5", "\"5\""] {
-            assert!(period(bad).is_err(), "{bad}");
+        let allowed = "allowed is a whole number with ms, s, m or h, from 10ms to 1m, such as \"1s\"";
+        for (text, wrong) in [
+            ("\"9ms\"", "\"9ms\" is out of range"),
+            ("\"61s\"", "\"61s\" is out of range"),
+            ("\"2m\"", "\"2m\" is out of range"),
+            ("\"0s\"", "\"0s\" is out of range"),
+            ("5", "a number is the wrong type"),
+            ("\"\"", "\"\" is not possible"),
+            ("\"5\"", "\"5\" is not possible"),
+            ("\"1.5s\"", "\"1.5s\" is not possible"),
+            ("\"1m30s\"", "\"1m30s\" is not possible"),
+        ] {
+            let error = format!("configuration: $.x: {wrong}: {allowed}");
+            assert_eq!(period(text), Err(error), "{text}");
         }
     }
 

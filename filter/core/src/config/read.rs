@@ -158,9 +158,11 @@ fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
         let Some(rule) = rule(&object, faults) else { continue };
         // Prometheus names have no `-`: `a-b` and `a_b` would be one counter there.
         let counter = |name: &str| name.replace('-', "_");
-        if rules.iter().any(|other| counter(&other.name) == counter(&rule.name)) {
-            let path = step(&item.path, "name");
-            faults.add(path, Problem::DuplicateValue { value: quoted(&rule.name) });
+        let name = quoted(&rule.name);
+        if rules.iter().any(|other| other.name == rule.name) {
+            faults.add(step(&item.path, "name"), Problem::DuplicateValue { value: name });
+        } else if rules.iter().any(|other| counter(&other.name) == counter(&rule.name)) {
+            faults.add(step(&item.path, "name"), Problem::SameCounter { name });
         }
         rules.push(rule);
     }
@@ -284,8 +286,13 @@ fn literal(
     subject: Subject,
     faults: &mut Faults,
 ) -> Option<StringMatcher> {
-    // The one empty text that means something: a header without a value.
+    const FROM_ROOT: &str = "is a path from /";
     if form == "exact" && *node.json == Json::String(String::new()) {
+        if subject == Subject::Path {
+            node.wrong_value(quoted(""), FROM_ROOT, faults);
+            return None;
+        }
+        // The one empty text that means something: a header without a value.
         return Some(StringMatcher::exact("", Case::Exact));
     }
     let text = node.text(&fields::PATTERN, faults)?;
@@ -293,6 +300,14 @@ fn literal(
         if subject == Subject::Path && text.contains('?') {
             let allowed = "is a path without a query, which is not compared";
             node.wrong_value(quoted(text), allowed, faults);
+            return None;
+        }
+        // `*` is the path of `OPTIONS *`.
+        if subject == Subject::Path
+            && matches!(form, "exact" | "prefix")
+            && !text.starts_with(['/', '*'])
+        {
+            node.wrong_value(quoted(text), FROM_ROOT, faults);
             return None;
         }
         if subject == Subject::Host && form == "exact" && has_port(text) {
@@ -363,6 +378,11 @@ fn cluster(node: &Node<'_>, faults: &mut Faults) -> Option<(String, Option<Strin
     match node.json {
         Json::String(_) => {
             let name = node.text(&fields::CLUSTER, faults)?;
+            if name.contains("://") {
+                let allowed = "is the name of an Envoy cluster, not an address";
+                node.wrong_value(quoted(name), allowed, faults);
+                return None;
+            }
             let authority = match name.split('|').collect::<Vec<_>>().as_slice() {
                 // Istio: direction, port, subset, host.
                 [_, port, _, host] => format!("{host}:{port}"),

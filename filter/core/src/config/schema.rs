@@ -12,7 +12,8 @@ use super::text::NAME_PATTERN;
 /// The schema.
 ///
 /// It cannot say what the parser checks beside it: bounds of durations, fields that bound one
-/// another, unique names of rules, the syntax and the size of a regex, environment variables, duplicate keys.
+/// another, unique names of rules, where a matched path begins, the syntax and the size of a
+/// regex, environment variables, duplicate keys.
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = Map::new();
@@ -65,7 +66,10 @@ fn kind(kind: &Kind) -> Value {
         Kind::Choices { of, default } => json!({
             "type": "array", "items": {"enum": of}, "uniqueItems": true, "default": default
         }),
-        Kind::Cluster => json!({"anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])]}),
+        Kind::Cluster => json!({
+            "anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])],
+            "not": {"type": "string", "pattern": "://"},
+        }),
         Kind::Headers => json!({
             "type": "object",
             "maxProperties": MAX_HEADERS,
