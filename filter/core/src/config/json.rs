@@ -139,7 +139,10 @@ mod tests {
     fn errors_have_a_place() {
         for (text, error) in [
             (&b"{"[..], "configuration: line 1, column 1: not JSON: EOF while parsing an object"),
-            (b"{\n \"a\": 1,,\n}", "configuration: line 2, column 9: not JSON: key must be a string"),
+            (
+                b"{\n \"a\": 1,,\n}",
+                "configuration: line 2, column 9: not JSON: key must be a string",
+            ),
             (b"{} {}", "configuration: line 1, column 4: not JSON: trailing characters"),
             (b"{\"a\": 1e999}", "configuration: line 1, column 11: not JSON: number out of range"),
         ] {

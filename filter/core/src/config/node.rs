@@ -300,7 +300,8 @@ mod tests {
         let period = |text: &str| read(text, |node, faults| node.period(&INTERVAL, faults));
         assert_eq!(period("\"10ms\""), Ok(Duration::from_millis(10)));
         assert_eq!(period("\"1m\""), Ok(Duration::from_secs(60)));
-        let allowed = "allowed is a whole number with ms, s, m or h, from 10ms to 1m, such as \"1s\"";
+        let allowed =
+            "allowed is a whole number with ms, s, m or h, from 10ms to 1m, such as \"1s\"";
         for (text, wrong) in [
             ("\"9ms\"", "\"9ms\" is out of range"),
             ("\"61s\"", "\"61s\" is out of range"),

@@ -115,21 +115,9 @@ mod tests {
         ] {
             assert_eq!(period(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for bad in [
-            "",
-            "5",
-            "s",
-            "-5s",
-            "+5s",
-            "1.5s",
-            "5 s",
-            " 5s",
-            "5S",
-            "05s",
-            "5us",
-            "1m30s",
-            "é",
-        ] {
+        for bad in
+            ["", "5", "s", "-5s", "+5s", "1.5s", "5 s", " 5s", "5S", "05s", "5us", "1m30s", "é"]
+        {
             assert_eq!(period(bad), None, "{bad}");
         }
     }
