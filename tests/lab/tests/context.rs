@@ -357,10 +357,11 @@ async fn an_empty_configuration_changes_no_byte() {
     let metrics = lab.envoy.metrics_until(|metrics| metrics.get("requests") == Some(&3)).await;
     let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
     assert_eq!(
-        ["context_continued", "context_missing", "context_restarted", "sampled", "not_sampled"]
-            .map(of),
-        [1, 1, 1, 0, 0]
+        ["context_continued", "context_missing", "context_invalid", "context_restarted"].map(of),
+        [1, 1, 2, 0],
+        "nothing is begun, so nothing is begun anew"
     );
+    assert_eq!(["sampled", "not_sampled"].map(of), [0, 0]);
     assert_eq!(lab.collector.spans(), []);
     lab.envoy.stop().await;
 }
