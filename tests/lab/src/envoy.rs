@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The pause between two looks at what Envoy gives no event for.
 const GLANCE: Duration = Duration::from_millis(20);
 
+/// What the names of the filter's metrics begin with in `/stats`.
+const FILTER: &str = "wasmcustom.meshweft_";
+
 /// A running Envoy; killed when dropped.
 #[derive(Debug)]
 pub struct Envoy {
@@ -161,21 +164,13 @@ impl Envoy {
         &self,
         wanted: impl Fn(&BTreeMap<String, i64>) -> bool,
     ) -> BTreeMap<String, i64> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let stats = self.stats().await;
-            if wanted(&stats) {
-                return stats;
-            }
-            assert!(Instant::now() < deadline, "figures stayed at {stats:#?}\n{}", self.log());
-            sleep(GLANCE).await;
-        }
+        self.figures_until(PATIENCE, "", wanted).await
     }
 
     /// A metric of the filter, without its prefix; 0 if it is not there.
     pub async fn metric(&self, name: &str) -> i64 {
         let stats = self.stats().await;
-        stats.get(&format!("wasmcustom.meshweft_{name}")).copied().unwrap_or(0)
+        stats.get(&format!("{FILTER}{name}")).copied().unwrap_or(0)
     }
 
     /// Waits until the filter's metrics are as wanted and gives them, without their prefix.
@@ -198,17 +193,27 @@ impl Envoy {
         patience: Duration,
         wanted: impl Fn(&BTreeMap<String, i64>) -> bool,
     ) -> BTreeMap<String, i64> {
+        self.figures_until(patience, FILTER, wanted).await
+    }
+
+    /// Waits until the figures whose names begin with `prefix` are as wanted, and gives them
+    /// without it.
+    async fn figures_until(
+        &self,
+        patience: Duration,
+        prefix: &str,
+        wanted: impl Fn(&BTreeMap<String, i64>) -> bool,
+    ) -> BTreeMap<String, i64> {
         let deadline = Instant::now() + patience;
         loop {
-            let stats = self.stats().await;
-            let ours = stats.iter().filter_map(|(name, value)| {
-                Some((name.strip_prefix("wasmcustom.meshweft_")?.to_owned(), *value))
-            });
-            let ours: BTreeMap<_, _> = ours.collect();
-            if wanted(&ours) {
-                return ours;
+            let stats = self.stats().await.into_iter();
+            let figures = stats
+                .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value)))
+                .collect();
+            if wanted(&figures) {
+                return figures;
             }
-            assert!(Instant::now() < deadline, "metrics stayed at {ours:#?}\n{}", self.log());
+            assert!(Instant::now() < deadline, "figures stayed at {figures:#?}\n{}", self.log());
             sleep(GLANCE).await;
         }
     }
