@@ -141,13 +141,18 @@ fn lower_hex(text: &[u8], digits: usize) -> Result<u128, IdError> {
         return Err(IdError::WrongLength);
     }
     text.iter().try_fold(0_u128, |value, &byte| {
-        let digit = match byte {
-            b'0'..=b'9' => byte.wrapping_sub(b'0'),
-            b'a'..=b'f' => byte.wrapping_sub(b'a').wrapping_add(10),
-            _ => return Err(IdError::NotLowerHex),
-        };
+        let digit = hex_digit(byte).ok_or(IdError::NotLowerHex)?;
         Ok(value << 4 | u128::from(digit))
     })
+}
+
+/// The value of a digit of lower-case hex.
+pub(crate) const fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte.wrapping_sub(b'0')),
+        b'a'..=b'f' => Some(byte.wrapping_sub(b'a').wrapping_add(10)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod time;
 pub use exchange::{Exchange, HeaderEdit};
 pub use flags::TraceFlags;
 pub use headers::Headers;
+pub(crate) use id::hex_digit;
 pub use id::{IdError, SpanId, TraceId};
 pub use metric::{Metric, MetricId, MetricKind, MetricUpdate, Metrics};
 pub use time::{MonoNanos, UnixNanos};

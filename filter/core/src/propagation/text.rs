@@ -1,5 +1,7 @@
 //! Pieces of text that the formats share.
 
+use crate::model::hex_digit;
+
 /// `value` without the optional whitespace that HTTP allows around it (RFC 9110, section 5.5).
 pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
@@ -22,14 +24,6 @@ pub(super) fn push_hex(out: &mut String, bytes: &[u8]) {
     for &byte in bytes {
         out.push(hex_char(byte >> 4));
         out.push(hex_char(byte & 0x0f));
-    }
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte.wrapping_sub(b'0')),
-        b'a'..=b'f' => Some(byte.wrapping_sub(b'a').wrapping_add(10)),
-        _ => None,
     }
 }
 
