@@ -140,7 +140,7 @@ impl Root {
 
     /// Hands what has been counted to the host.
     fn move_metrics(&self) {
-        let updates = self.shared(|shared| shared.plugin.take_metrics()).unwrap_or_default();
+        let updates = self.shared(|shared| shared.plugin.metrics.take()).unwrap_or_default();
         for update in updates {
             if let Some((_, kind, handle)) =
                 self.metrics.iter().find(|(id, ..)| *id == update.metric)

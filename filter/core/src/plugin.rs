@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 
 use crate::config::{Config, Mode};
 use crate::export::{CallId, ExportCall, Exporter, Outcome};
-use crate::model::{Exchange, Metric, MetricId, MetricUpdate, Metrics, MonoNanos};
+use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos};
 use crate::span::{Node, Span, SpanKind, resource};
 
 /// The longest time between ticks, so that retries and metrics do not wait for a long interval.
@@ -62,7 +62,7 @@ impl Plugin {
             gateway: node.is_gateway(),
             exporter,
             phase: Phase::Serving,
-            metrics: Metrics::new(config.sampling.rules.len().min(MAX_RULE_METRICS)),
+            metrics: Metrics::new(rule_metrics(&config)),
             config,
         }
     }
@@ -102,13 +102,11 @@ impl Plugin {
 
     /// All metrics that this instance may move.
     pub fn metric_ids(&self) -> impl Iterator<Item = MetricId> {
-        let rules = self.config.sampling.rules.len().min(MAX_RULE_METRICS);
-        Metric::ALL.iter().copied().map(MetricId::Fixed).chain((0..rules).map(MetricId::Rule))
-    }
-
-    /// What has been counted since the last call, and the names behind it.
-    pub fn take_metrics(&mut self) -> Vec<MetricUpdate> {
-        self.metrics.take()
+        Metric::ALL
+            .iter()
+            .copied()
+            .map(MetricId::Fixed)
+            .chain((0..rule_metrics(&self.config)).map(MetricId::Rule))
     }
 
     /// Which side of a call a request of this instance is on.
@@ -191,6 +189,11 @@ impl Plugin {
         }
         draining
     }
+}
+
+/// How many rules of `config` have a counter.
+fn rule_metrics(config: &Config) -> usize {
+    config.sampling.rules.len().min(MAX_RULE_METRICS)
 }
 
 /// `envoy.config.core.v3.TrafficDirection.OUTBOUND`.

@@ -90,7 +90,7 @@ impl Worker {
     }
 
     fn metrics(&mut self) -> BTreeMap<String, i64> {
-        let updates = self.plugin.take_metrics();
+        let updates = self.plugin.metrics.take();
         updates.iter().map(|u| (self.plugin.metric_name(u.metric), u.value)).collect()
     }
 }
