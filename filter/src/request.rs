@@ -33,6 +33,7 @@ impl HttpContext for Request {
             self.stream.on_request_headers(&mut shared.plugin, &host::Current, &mut shared.rng);
         for edit in &effects.edits {
             match edit {
+                HeaderEdit::Add(..) => {}
                 HeaderEdit::Remove(name) => host::remove_request_header(name),
                 HeaderEdit::Set(name, value) => host::set_request_header(name, value),
             }

@@ -4,7 +4,9 @@ use rand::Rng;
 
 use crate::model::{Exchange, HeaderEdit, Headers, Metric, MonoNanos, SpanId, TraceFlags, TraceId};
 use crate::plugin::Plugin;
-use crate::propagation::{self, Incoming, ParentDecision, RemoteContext, SpanContext};
+use crate::propagation::{
+    self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
+};
 use crate::sampling::{self, Decision, Request, Verdict};
 use crate::span::{self, Subject};
 
@@ -123,9 +125,10 @@ fn begin(
         return (State::Passive, RequestEffects::default());
     }
     let headers = exchange.request_headers();
+    let standing = Standing::of(&headers);
     let extract = &plugin.config().propagation.extract;
-    let extracted = propagation::extract(extract, &headers);
-    if extracted.invalid {
+    let extracted = propagation::extract(extract, &standing);
+    if !extracted.invalid.is_empty() {
         plugin.metrics.add(Metric::ContextInvalid, 1);
     }
     match extracted.incoming {
@@ -156,7 +159,7 @@ fn begin(
     if let Some(rule) = decision.rule {
         plugin.metrics.add_rule(rule);
     }
-    let parent_id = remote.as_ref().map(|remote| remote.parent_id);
+    let parent_id = remote.as_ref().and_then(|remote| remote.parent_id);
     let context = SpanContext {
         trace_id,
         span_id: SpanId::random(rng),
@@ -165,8 +168,8 @@ fn begin(
         state: remote.map(|remote| remote.state).unwrap_or_default(),
     };
     let formats = &plugin.config().propagation;
-    let edits =
-        propagation::inject(&formats.inject, &formats.extract, &headers, &context, parent_id);
+    let outgoing = Outgoing { context: &context, parent_id, service: "" };
+    let edits = propagation::inject(&formats.inject, &formats.extract, &standing, &outgoing);
     let effects = RequestEffects { edits, trace_id: Some(trace_id) };
     let state = match decision.verdict {
         Verdict::Drop => State::Dropped,
@@ -201,7 +204,7 @@ mod tests {
     fn flags_of_new_and_continued_traces() {
         let mut remote = RemoteContext {
             trace_id: TraceId::from_bytes([1; 16]).unwrap(),
-            parent_id: SpanId::from_bytes([2; 8]).unwrap(),
+            parent_id: SpanId::from_bytes([2; 8]),
             decision: ParentDecision::Sample,
             random: false,
             state: TraceState::default(),

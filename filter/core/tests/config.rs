@@ -4,9 +4,10 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    Batch, Config, Export, Format, Mode, ParentPolicy, Propagation, Queue, Rate, Retry, Scalar,
+    AccessLogField, Baggage, Batch, Config, Export, Mode, ParentPolicy, Queue, Rate, Retry, Scalar,
     Service, Spans, schema,
 };
+use meshweft_core::model::Format;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -139,13 +140,13 @@ fn an_empty_configuration_has_the_defaults() {
         let config = Config::parse(text.as_bytes(), &env).unwrap();
         assert_eq!(config.mode, Mode::Auto);
         assert_eq!(config.service, Service::default());
-        assert_eq!(
-            config.propagation,
-            Propagation {
-                extract: vec![Format::TraceContext, Format::B3, Format::B3Multi],
-                inject: vec![Format::TraceContext],
-            }
-        );
+        let propagation = config.propagation;
+        assert_eq!(propagation.extract, [Format::TraceContext, Format::B3, Format::B3Multi]);
+        assert_eq!(propagation.inject, [Format::TraceContext]);
+        assert!(propagation.trust.is_empty() && propagation.strip.is_none());
+        assert_eq!(propagation.response, []);
+        assert_eq!(propagation.access_log, [AccessLogField::TraceId]);
+        assert_eq!(propagation.baggage, Baggage::default());
         assert_eq!(config.sampling.parent, ParentPolicy::Respect);
         assert_eq!(config.sampling.rate, Rate::ALL);
         assert!(config.sampling.rules.is_empty());

@@ -1,8 +1,8 @@
 //! Every file of `config-examples/`, asked about requests.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
-use meshweft_core::config::{Config, Format};
-use meshweft_core::model::{Headers, TraceId};
+use meshweft_core::config::Config;
+use meshweft_core::model::{Format, Headers, TraceId};
 use meshweft_core::propagation::ParentDecision;
 use meshweft_core::sampling::{Decision, Reason, Request, Verdict, decide};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]

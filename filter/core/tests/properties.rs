@@ -3,14 +3,15 @@
 #![cfg(not(target_family = "wasm"))]
 #![allow(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "helpers of tests, which clippy does not exempt"
 )]
 
-use meshweft_core::config::Format;
-use meshweft_core::model::{HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
+use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
-    Extracted, Incoming, ParentDecision, RemoteContext, SpanContext, TraceState, extract, inject,
+    self, Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
+    TraceState,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -75,7 +76,7 @@ fn no_header_panics_and_what_is_written_is_read_back() {
             assert_eq!(TraceState::parse([state.as_bytes()]).as_ref(), Ok(&context.state));
         }
         if extracted.incoming == Incoming::Invalid {
-            assert!(extracted.invalid);
+            assert!(!extracted.invalid.is_empty());
         }
         // Whatever stood there, no format that is read or written tells of another context.
         let (written, read) = (some_formats(rng), some_formats(rng));
@@ -117,9 +118,27 @@ fn a_changed_byte_never_makes_another_id() {
         let byte = rng.random_range(0..value.len());
         value[byte] = pick(rng, b"GA+.\0\xff");
         if let Incoming::Context(found) = extract(&[format], &map(&headers)).incoming {
-            assert_eq!((found.trace_id, found.parent_id), (context.trace_id, context.span_id));
+            assert_eq!(
+                (found.trace_id, found.parent_id),
+                (context.trace_id, Some(context.span_id))
+            );
         }
     });
+}
+
+fn extract(formats: &[Format], headers: &Headers) -> Extracted {
+    propagation::extract(formats, &Standing::of(headers))
+}
+
+fn inject(
+    inject: &[Format],
+    extract: &[Format],
+    headers: &Headers,
+    context: &SpanContext,
+    parent_id: Option<SpanId>,
+) -> Vec<HeaderEdit> {
+    let outgoing = Outgoing { context, parent_id, service: "shop" };
+    propagation::inject(inject, extract, &Standing::of(headers), &outgoing)
 }
 
 fn is_read_from(format: Format, name: &str) -> bool {
@@ -127,6 +146,7 @@ fn is_read_from(format: Format, name: &str) -> bool {
         Format::B3 => name == "b3",
         Format::B3Multi => name.starts_with("x-b3-"),
         Format::TraceContext => name == "traceparent",
+        _ => false,
     }
 }
 
@@ -136,7 +156,7 @@ fn carried(format: Format, context: &SpanContext) -> Extracted {
     Extracted {
         incoming: Incoming::Context(RemoteContext {
             trace_id: context.trace_id,
-            parent_id: context.span_id,
+            parent_id: Some(context.span_id),
             decision: match (w3c, context.debug, context.flags.has(TraceFlags::SAMPLED)) {
                 (false, true, _) => ParentDecision::Debug,
                 (_, _, true) => ParentDecision::Sample,
@@ -145,7 +165,7 @@ fn carried(format: Format, context: &SpanContext) -> Extracted {
             random: w3c && context.flags.has(TraceFlags::RANDOM),
             state: if w3c { context.state.clone() } else { TraceState::default() },
         }),
-        invalid: false,
+        invalid: FormatSet::default(),
     }
 }
 
@@ -220,11 +240,12 @@ fn apply(before: &[(String, Vec<u8>)], edits: Vec<HeaderEdit>) -> Vec<(String, V
     let mut headers = before.to_vec();
     for edit in edits {
         let (name, value) = match edit {
+            HeaderEdit::Add(..) => panic!("{edit:?}"),
             HeaderEdit::Remove(name) => (name, None),
             HeaderEdit::Set(name, value) => (name, Some(value)),
         };
-        headers.retain(|(other, _)| other != name);
-        headers.extend(value.map(|value| (name.to_owned(), value.into_bytes())));
+        headers.retain(|(other, _)| *other != name);
+        headers.extend(value.map(|value| (name.into_owned(), value.into_bytes())));
     }
     headers.sort_by(|a, b| a.0.cmp(&b.0));
     headers

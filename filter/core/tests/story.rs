@@ -67,14 +67,15 @@ impl Worker {
     }
 
     /// Serves a request; gives what goes on, by header.
-    fn serve(&mut self, told: &Told) -> BTreeMap<&'static str, Option<String>> {
+    fn serve(&mut self, told: &Told) -> BTreeMap<String, Option<String>> {
         let mut stream = Stream::default();
         let effects = stream.on_request_headers(&mut self.plugin, told, &mut self.rng);
         let now = self.now;
         stream.on_log(&mut self.plugin, told, || now, &mut self.rng);
         let edits = effects.edits.into_iter().map(|edit| match edit {
-            HeaderEdit::Remove(name) => (name, None),
-            HeaderEdit::Set(name, value) => (name, Some(value)),
+            HeaderEdit::Add(name, _) => panic!("{name} added"),
+            HeaderEdit::Remove(name) => (name.into_owned(), None),
+            HeaderEdit::Set(name, value) => (name.into_owned(), Some(value)),
         });
         edits.collect()
     }

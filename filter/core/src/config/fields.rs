@@ -1,7 +1,8 @@
 //! Every field of the configuration with its values and default: the one table that the parser
 //! reads by and the schema is made of.
 
-use super::{Format, Mode, ParentPolicy};
+use super::{Mode, ParentPolicy};
+use crate::model::Format;
 
 /// A named value of an object.
 #[derive(Debug)]
@@ -211,12 +212,12 @@ pub(super) const PROPAGATION: &[Field] = &[
     Field {
         name: "extract",
         about: "Formats to read; the first valid one wins.",
-        kind: Kind::Choices { of: &Format::NAMES, default: &["tracecontext", "b3", "b3multi"] },
+        kind: Kind::Choices { of: Format::NAMES, default: &["tracecontext", "b3", "b3multi"] },
     },
     Field {
         name: "inject",
         about: "Formats to write always.",
-        kind: Kind::Choices { of: &Format::NAMES, default: &["tracecontext"] },
+        kind: Kind::Choices { of: Format::NAMES, default: &["tracecontext"] },
     },
 ];
 

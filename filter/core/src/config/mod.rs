@@ -18,6 +18,8 @@ pub use matcher::{Case, RegexError, StringMatcher};
 pub use rate::Rate;
 pub use schema::schema;
 
+use crate::model::Format;
+
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -77,24 +79,85 @@ pub enum Scalar {
     String(String),
 }
 
-/// A header format.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Format {
-    /// B3 in the single header `b3`.
-    B3,
-    /// B3 in the headers `x-b3-*`.
-    B3Multi,
-    /// W3C `traceparent` and `tracestate`.
-    TraceContext,
-}
-
 /// Which headers are read and written.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Propagation {
     /// Formats to read; the first valid one wins.
     pub extract: Vec<Format>,
     /// Formats to write always.
     pub inject: Vec<Format>,
+    /// What a caller's context is worth: the first match says; none: continue.
+    pub trust: Vec<TrustRule>,
+    /// Hosts to which no context goes.
+    pub strip: Option<StringMatcher>,
+    /// What the caller is told with the response.
+    pub response: Vec<ResponseHeader>,
+    /// What access logs are told.
+    pub access_log: Vec<AccessLogField>,
+    /// What becomes of the caller's baggage.
+    pub baggage: Baggage,
+}
+
+/// Whose context is worth what.
+#[derive(Clone, Debug)]
+pub struct TrustRule {
+    /// Which requests it is for.
+    pub matches: Match,
+    /// What their context is worth.
+    pub trust: Trust,
+}
+
+/// What a caller's context is worth.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Trust {
+    /// Its trace goes on.
+    #[default]
+    Continue,
+    /// A new trace begins, and the span links to what came in.
+    Link,
+    /// A new trace begins as if nothing had come in.
+    Restart,
+}
+
+/// A response header that tells the caller of the trace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ResponseHeader {
+    /// The trace id alone, in a header of this name.
+    Id(String),
+    /// `Server-Timing`, which browsers show and instrumented pages read.
+    ServerTiming,
+    /// W3C `traceresponse`.
+    TraceResponse,
+}
+
+/// A fact that access logs find as filter state `wasm.meshweft.<name>`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AccessLogField {
+    /// `true` or `false`.
+    Sampled,
+    /// Our span, in hex.
+    SpanId,
+    /// The trace, in hex.
+    TraceId,
+}
+
+/// What becomes of the caller's baggage.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Baggage {
+    /// What goes on.
+    pub keep: KeepBaggage,
+    /// Keys whose values become attributes of the span, under the name `baggage.<key>`.
+    pub attributes: Vec<String>,
+}
+
+/// Which members of the baggage go on.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum KeepBaggage {
+    /// Each.
+    #[default]
+    All,
+    /// Those of these keys.
+    Only(Vec<String>),
 }
 
 /// What is recorded.
@@ -142,6 +205,20 @@ pub struct Match {
     pub method: Option<StringMatcher>,
     /// Each named header; several values of one name are joined by a comma.
     pub headers: Vec<(String, StringMatcher)>,
+    /// The peer: its identity (a URI of its certificate) or its address without the port; either
+    /// may match.
+    pub source: Option<StringMatcher>,
+    /// The side of the workload on which the request is.
+    pub direction: Option<Direction>,
+}
+
+/// On which side of the workload a request is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Direction {
+    /// It goes to the workload, or through a gateway.
+    Inbound,
+    /// It comes from the workload.
+    Outbound,
 }
 
 /// What spans look like.
@@ -249,21 +326,39 @@ impl Mode {
     }
 }
 
-impl Format {
-    const NAMES: [&str; 3] = ["tracecontext", "b3", "b3multi"];
+impl Trust {
+    const NAMES: [&str; 3] = ["continue", "restart", "link"];
 
     /// The name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::B3 => "b3",
-            Self::B3Multi => "b3multi",
-            Self::TraceContext => "tracecontext",
+            Self::Continue => "continue",
+            Self::Link => "link",
+            Self::Restart => "restart",
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::B3, Self::B3Multi, Self::TraceContext].into_iter().find(|f| f.name() == name)
+        [Self::Continue, Self::Link, Self::Restart].into_iter().find(|trust| trust.name() == name)
+    }
+}
+
+impl AccessLogField {
+    const NAMES: [&str; 3] = ["trace_id", "span_id", "sampled"];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sampled => "sampled",
+            Self::SpanId => "span_id",
+            Self::TraceId => "trace_id",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Sampled, Self::SpanId, Self::TraceId].into_iter().find(|f| f.name() == name)
     }
 }
 

@@ -7,9 +7,11 @@ use super::matcher::{Case, RegexError};
 use super::node::{Faults, Node, Object};
 use super::text::{header_value, is_header_name};
 use super::{
-    Batch, Config, Export, Format, Match, Mode, ParentPolicy, Propagation, Queue, Rate, Retry,
-    Rule, Sampling, Scalar, Service, Spans, StringMatcher,
+    AccessLogField, Batch, Config, Export, Match, Mode, ParentPolicy, Propagation, Queue, Rate,
+    Retry, Rule, Sampling, Scalar, Service, Spans, StringMatcher,
 };
+
+use crate::model::Format;
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -121,13 +123,15 @@ fn propagation(object: &Object<'_>, faults: &mut Faults) -> Propagation {
     Propagation {
         extract: list("extract", &[Format::TraceContext, Format::B3, Format::B3Multi]),
         inject: list("inject", &[Format::TraceContext]),
+        access_log: vec![AccessLogField::TraceId],
+        ..Propagation::default()
     }
 }
 
 fn formats(node: &Node<'_>, faults: &mut Faults) -> Vec<Format> {
     let mut formats = Vec::new();
     for item in node.items(Format::NAMES.len(), "formats", faults) {
-        let Some(word) = item.word(&Format::NAMES, faults) else { continue };
+        let Some(word) = item.word(Format::NAMES, faults) else { continue };
         let Some(format) = Format::from_name(word) else { continue };
         if formats.contains(&format) {
             faults.add(item.path, Problem::DuplicateValue { value: quoted(word) });
@@ -196,6 +200,8 @@ fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
             .get("headers")
             .map(|node| header_matchers(&node, faults))
             .unwrap_or_default(),
+        source: None,
+        direction: None,
     }
 }
 

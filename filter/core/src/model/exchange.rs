@@ -1,5 +1,7 @@
 //! The seam: what the core reads from a request, and what it wants changed.
 
+use std::borrow::Cow;
+
 use super::Headers;
 
 /// One HTTP request and its response, as the host shows them at this moment.
@@ -26,13 +28,15 @@ pub trait Exchange {
     }
 }
 
-/// A change to the request headers.
+/// A change to the headers of a request or of its response. Names are in lower case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HeaderEdit {
+    /// One more header of this name goes on.
+    Add(Cow<'static, str>, String),
     /// No header of this name goes on.
-    Remove(&'static str),
+    Remove(Cow<'static, str>),
     /// Exactly one header of this name goes on, with this value.
-    Set(&'static str, String),
+    Set(Cow<'static, str>, String),
 }
 
 #[cfg(test)]

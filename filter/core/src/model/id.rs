@@ -57,6 +57,19 @@ impl TraceId {
         self.0.get().to_be_bytes()
     }
 
+    /// The id with these halves; `None` if both are zero.
+    #[must_use]
+    pub fn from_halves(high: u64, low: u64) -> Option<Self> {
+        NonZeroU128::new(u128::from(high) << 64 | u128::from(low)).map(Self)
+    }
+
+    /// The high 64 bits; zero in an id that came from a format with short ids.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "64 bits are left after the shift")]
+    pub const fn high(self) -> u64 {
+        (self.0.get() >> 64) as u64
+    }
+
     /// The low 64 bits, which formats with short ids carry; may be zero.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]

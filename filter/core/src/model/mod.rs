@@ -2,6 +2,7 @@
 
 mod exchange;
 mod flags;
+mod format;
 mod headers;
 mod id;
 mod metric;
@@ -9,6 +10,7 @@ mod time;
 
 pub use exchange::{Exchange, HeaderEdit};
 pub use flags::TraceFlags;
+pub use format::{Format, FormatSet};
 pub use headers::Headers;
 pub(crate) use id::hex_digit;
 pub use id::{IdError, SpanId, TraceId};

@@ -1,41 +1,71 @@
 //! B3 in one header or in several (openzipkin/b3-propagation).
 
-use core::fmt;
-
-use super::standing::Standing;
+use super::edits::Edits;
+use super::ids;
+use super::standing::{Name, Standing};
 use super::text::{push_hex, trim_ows};
 use super::{
-    Incoming, ParentDecision, RemoteContext, SpanContext, TraceState, X_B3_FLAGS,
-    X_B3_PARENTSPANID, X_B3_SAMPLED, X_B3_SPANID, X_B3_TRACEID,
+    Incoming, Malformed, Outgoing, ParentDecision, RemoteContext, SpanContext, TraceState,
 };
-use crate::model::{HeaderEdit, IdError, SpanId, TraceFlags, TraceId};
+use crate::model::{SpanId, TraceFlags, TraceId};
 
-/// Why B3 headers are not valid.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum B3Error {
-    IdWithoutOther,
-    ParentSpanId(IdError),
-    Sampling,
-    SpanId(IdError),
-    TooShort,
-    TraceId(IdError),
-    Trailing,
-}
+pub(super) const SINGLE_HEADERS: &[Name] = &[Name::B3];
+
+pub(super) const MULTI_HEADERS: &[Name] =
+    &[Name::XB3TraceId, Name::XB3SpanId, Name::XB3ParentSpanId, Name::XB3Sampled, Name::XB3Flags];
 
 /// The values of `x-b3-traceid`, `-spanid`, `-sampled` and `-flags`.
 ///
 /// `x-b3-parentspanid` is not among them: nothing is made of it, so that what stands there (some
 /// proxies write an empty one for a root) breaks no trace.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Multi<'a> {
-    pub(super) trace_id: Option<&'a [u8]>,
-    pub(super) span_id: Option<&'a [u8]>,
-    pub(super) sampled: Option<&'a [u8]>,
-    pub(super) flags: Option<&'a [u8]>,
+struct Multi<'a> {
+    trace_id: Option<&'a [u8]>,
+    span_id: Option<&'a [u8]>,
+    sampled: Option<&'a [u8]>,
+    flags: Option<&'a [u8]>,
+}
+
+pub(super) fn extract_single(standing: &Standing<'_>) -> Result<Incoming, Malformed> {
+    standing.field(Name::B3).once()?.map_or(Ok(Incoming::Absent), parse_single)
+}
+
+pub(super) fn extract_multi(standing: &Standing<'_>) -> Result<Incoming, Malformed> {
+    parse_multi(Multi {
+        trace_id: standing.field(Name::XB3TraceId).once()?,
+        span_id: standing.field(Name::XB3SpanId).once()?,
+        // Of these two the first value counts, as B3 says of its state headers.
+        sampled: standing.field(Name::XB3Sampled).first(),
+        flags: standing.field(Name::XB3Flags).first(),
+    })
+}
+
+pub(super) fn inject_single(edits: &mut Edits<'_>, outgoing: &Outgoing<'_>) {
+    edits.set(Name::B3, write_single(outgoing.context, outgoing.parent_id));
+}
+
+/// Leaves `x-b3-*` saying what `outgoing` says, and no more.
+pub(super) fn inject_multi(edits: &mut Edits<'_>, outgoing: &Outgoing<'_>) {
+    let context = outgoing.context;
+    edits.set(Name::XB3TraceId, hex(&context.trace_id.to_bytes()));
+    edits.set(Name::XB3SpanId, hex(&context.span_id.to_bytes()));
+    if let Some(parent) = outgoing.parent_id {
+        edits.set(Name::XB3ParentSpanId, hex(&parent.to_bytes()));
+    } else {
+        edits.remove(Name::XB3ParentSpanId);
+    }
+    if context.debug {
+        // Debug implies an accept; B3 asks not to send both.
+        edits.set(Name::XB3Flags, "1".to_owned());
+        edits.remove(Name::XB3Sampled);
+    } else {
+        edits.set(Name::XB3Sampled, sampled(context).to_owned());
+        edits.remove(Name::XB3Flags);
+    }
 }
 
 /// Reads the header `b3`: a sampling state, or ids with or without one.
-pub(super) fn parse_single(value: &[u8]) -> Result<Incoming, B3Error> {
+fn parse_single(value: &[u8]) -> Result<Incoming, Malformed> {
     let value = trim_ows(value);
     if let [state] = value {
         return sampling_state(&[*state]).map(Incoming::Decision);
@@ -43,25 +73,25 @@ pub(super) fn parse_single(value: &[u8]) -> Result<Incoming, B3Error> {
     // No split is lazy here: a fifth field must be an error, not left unread.
     let mut fields = value.split(|byte| *byte == b'-');
     let trace_id = trace_id(fields.next().unwrap_or_default())?;
-    let span_id = fields.next().ok_or(B3Error::TooShort)?;
-    let parent_id = SpanId::from_hex(span_id).map_err(B3Error::SpanId)?;
+    let span_id = fields.next().ok_or(Malformed::Field("b3 that ends after the trace id"))?;
+    let parent_id = span_id_of(span_id)?;
     let decision = fields.next().map_or(Ok(ParentDecision::Deferred), sampling_state)?;
     if let Some(parent) = fields.next() {
-        SpanId::from_hex(parent).map_err(B3Error::ParentSpanId)?;
+        SpanId::from_hex(parent).map_err(|error| Malformed::Id(error, "parent span id of b3"))?;
     }
     if fields.next().is_some() {
-        return Err(B3Error::Trailing);
+        return Err(Malformed::Field("text after the parent span id of b3"));
     }
     Ok(context(trace_id, parent_id, decision))
 }
 
 /// Reads the headers `x-b3-*`.
-pub(super) fn parse_multi(headers: Multi<'_>) -> Result<Incoming, B3Error> {
+fn parse_multi(headers: Multi<'_>) -> Result<Incoming, Malformed> {
     let mut decision = match headers.sampled.map(trim_ows) {
         None => ParentDecision::Deferred,
         Some(b"0" | b"false") => ParentDecision::Drop,
         Some(b"1" | b"true") => ParentDecision::Sample,
-        Some(_) => return Err(B3Error::Sampling),
+        Some(_) => return Err(UNKNOWN_STATE),
     };
     // Debug implies an accept, whatever the other header says; no other flag is defined.
     if headers.flags.map(trim_ows) == Some(b"1") {
@@ -70,17 +100,18 @@ pub(super) fn parse_multi(headers: Multi<'_>) -> Result<Incoming, B3Error> {
     match (headers.trace_id, headers.span_id, decision) {
         (Some(trace), Some(span), _) => {
             let trace_id = trace_id(trim_ows(trace))?;
-            let parent_id = SpanId::from_hex(trim_ows(span)).map_err(B3Error::SpanId)?;
-            Ok(context(trace_id, parent_id, decision))
+            Ok(context(trace_id, span_id_of(trim_ows(span))?, decision))
         }
-        (Some(_), None, _) | (None, Some(_), _) => Err(B3Error::IdWithoutOther),
+        (Some(_), None, _) | (None, Some(_), _) => {
+            Err(Malformed::Field("one of trace id and span id without the other"))
+        }
         (None, None, ParentDecision::Deferred) => Ok(Incoming::Absent),
         (None, None, _) => Ok(Incoming::Decision(decision)),
     }
 }
 
 /// The value of the header `b3` for `context`.
-pub(super) fn write_single(context: &SpanContext, parent_id: Option<SpanId>) -> String {
+fn write_single(context: &SpanContext, parent_id: Option<SpanId>) -> String {
     let mut out = String::with_capacity(68);
     push_hex(&mut out, &context.trace_id.to_bytes());
     out.push('-');
@@ -93,50 +124,6 @@ pub(super) fn write_single(context: &SpanContext, parent_id: Option<SpanId>) -> 
     }
     out
 }
-
-/// The edits that leave `x-b3-*` saying what `context` says, and no more.
-pub(super) fn write_multi(
-    edits: &mut Vec<HeaderEdit>,
-    standing: &Standing<'_>,
-    context: &SpanContext,
-    parent_id: Option<SpanId>,
-) {
-    edits.push(HeaderEdit::Set(X_B3_TRACEID, hex(&context.trace_id.to_bytes())));
-    edits.push(HeaderEdit::Set(X_B3_SPANID, hex(&context.span_id.to_bytes())));
-    if let Some(parent) = parent_id {
-        edits.push(HeaderEdit::Set(X_B3_PARENTSPANID, hex(&parent.to_bytes())));
-    } else if standing.parent_span_id {
-        edits.push(HeaderEdit::Remove(X_B3_PARENTSPANID));
-    }
-    if context.debug {
-        // Debug implies an accept; B3 asks not to send both.
-        edits.push(HeaderEdit::Set(X_B3_FLAGS, "1".to_owned()));
-        if standing.sampled.is_some() {
-            edits.push(HeaderEdit::Remove(X_B3_SAMPLED));
-        }
-    } else {
-        edits.push(HeaderEdit::Set(X_B3_SAMPLED, sampled(context).to_owned()));
-        if standing.flags.is_some() {
-            edits.push(HeaderEdit::Remove(X_B3_FLAGS));
-        }
-    }
-}
-
-impl fmt::Display for B3Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::IdWithoutOther => f.write_str("one of trace id and span id without the other"),
-            Self::ParentSpanId(error) => write!(f, "{error} as parent span id of b3"),
-            Self::Sampling => f.write_str("unknown b3 sampling state"),
-            Self::SpanId(error) => write!(f, "{error} as b3 span id"),
-            Self::TooShort => f.write_str("b3 that ends after the trace id"),
-            Self::TraceId(error) => write!(f, "{error} as b3 trace id"),
-            Self::Trailing => f.write_str("text after the parent span id of b3"),
-        }
-    }
-}
-
-impl core::error::Error for B3Error {}
 
 fn sampled(context: &SpanContext) -> &'static str {
     if context.flags.has(TraceFlags::SAMPLED) { "1" } else { "0" }
@@ -151,7 +138,7 @@ fn hex(bytes: &[u8]) -> String {
 fn context(trace_id: TraceId, parent_id: SpanId, decision: ParentDecision) -> Incoming {
     Incoming::Context(RemoteContext {
         trace_id,
-        parent_id,
+        parent_id: Some(parent_id),
         decision,
         // B3 has no word for it.
         random: false,
@@ -160,25 +147,25 @@ fn context(trace_id: TraceId, parent_id: SpanId, decision: ParentDecision) -> In
 }
 
 /// 128 bits, or 64 that are the low half.
-fn trace_id(text: &[u8]) -> Result<TraceId, B3Error> {
-    if text.len() != 16 {
-        return TraceId::from_hex(text).map_err(B3Error::TraceId);
-    }
-    let mut bytes = [0; 16];
-    if let Some(low) = bytes.last_chunk_mut::<8>() {
-        *low = SpanId::from_hex(text).map_err(B3Error::TraceId)?.to_bytes();
-    }
-    TraceId::from_bytes(bytes).ok_or(B3Error::TraceId(IdError::AllZero))
+fn trace_id(text: &[u8]) -> Result<TraceId, Malformed> {
+    let read = if text.len() == 16 { ids::short_trace_id(text) } else { TraceId::from_hex(text) };
+    read.map_err(|error| Malformed::Id(error, "b3 trace id"))
 }
 
-fn sampling_state(text: &[u8]) -> Result<ParentDecision, B3Error> {
+fn span_id_of(text: &[u8]) -> Result<SpanId, Malformed> {
+    SpanId::from_hex(text).map_err(|error| Malformed::Id(error, "b3 span id"))
+}
+
+fn sampling_state(text: &[u8]) -> Result<ParentDecision, Malformed> {
     match text {
         b"0" => Ok(ParentDecision::Drop),
         b"1" => Ok(ParentDecision::Sample),
         b"d" => Ok(ParentDecision::Debug),
-        _ => Err(B3Error::Sampling),
+        _ => Err(UNKNOWN_STATE),
     }
 }
+
+const UNKNOWN_STATE: Malformed = Malformed::Field("unknown b3 sampling state");
 
 #[cfg(test)]
 mod tests {
@@ -277,10 +264,13 @@ mod tests {
             parse_multi(Multi { trace_id: None, ..ids }).unwrap_err().to_string(),
             "one of trace id and span id without the other"
         );
-        assert_eq!(parse_multi(Multi { span_id: None, ..ids }), Err(B3Error::IdWithoutOther));
+        assert_eq!(
+            parse_multi(Multi { span_id: None, ..ids }),
+            Err(Malformed::Field("one of trace id and span id without the other"))
+        );
         for sampled in ["", "d", "TRUE", "01"] {
             let headers = Multi { sampled: Some(sampled.as_bytes()), flags: Some(b"1"), ..ids };
-            assert_eq!(parse_multi(headers), Err(B3Error::Sampling), "{sampled:?}");
+            assert_eq!(parse_multi(headers), Err(UNKNOWN_STATE), "{sampled:?}");
         }
     }
 

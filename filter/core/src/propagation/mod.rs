@@ -1,17 +1,34 @@
 //! Trace context in headers: read strictly, written in full.
+//!
+//! One file a format, each with the same three items: the headers that it is read from, `extract`
+//! and `inject`.
 
-use crate::config::Format;
-use crate::model::{HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
+use crate::model::{Format, FormatSet, HeaderEdit, SpanId, TraceFlags, TraceId};
 
 mod b3;
+mod baggage;
+mod datadog;
+mod edits;
+mod gcp;
+mod grpc_trace_bin;
+mod ids;
+mod jaeger;
+mod malformed;
+mod ottrace;
+mod skywalking;
 mod standing;
 mod text;
 mod tracecontext;
 mod tracestate;
+mod xray;
 
+pub use baggage::{attributes as baggage_attributes, carry as carry_baggage};
+pub use standing::Standing;
 pub use tracestate::{TraceState, TraceStateError};
 
-use standing::Standing;
+use edits::Edits;
+use malformed::Malformed;
+use standing::{Name, OT_BAGGAGE, UBERCTX};
 
 /// What the caller decided about recording.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,13 +48,14 @@ pub enum ParentDecision {
 pub struct RemoteContext {
     /// The trace to continue.
     pub trace_id: TraceId,
-    /// The caller's span: the parent of ours.
-    pub parent_id: SpanId,
+    /// The caller's span, the parent of ours; absent where a format names a trace alone
+    /// (X-Ray's `Root` from a load balancer).
+    pub parent_id: Option<SpanId>,
     /// What the caller decided.
     pub decision: ParentDecision,
     /// Whether the caller vouches for the randomness of the trace id's low 7 bytes.
     pub random: bool,
-    /// Vendors' state; empty unless it came with a valid `traceparent`.
+    /// Vendors' state: what came with a valid `traceparent`, or what is its like in `datadog`.
     pub state: TraceState,
 }
 
@@ -59,8 +77,8 @@ pub enum Incoming {
 pub struct Extracted {
     /// What to go on with.
     pub incoming: Incoming,
-    /// Whether a format was present but invalid, also when a later one was valid.
-    pub invalid: bool,
+    /// The formats that were present but invalid, also when another one was valid.
+    pub invalid: FormatSet,
 }
 
 /// The context that goes on to the next hop: the span is ours.
@@ -78,86 +96,128 @@ pub struct SpanContext {
     pub state: TraceState,
 }
 
-/// Reads the context from `headers`: the first of `formats` that is valid wins.
+/// A context on its way to the next hop, with what some formats say beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// The context.
+    pub context: &'a SpanContext,
+    /// The caller's span id (for `x-b3-parentspanid`).
+    pub parent_id: Option<SpanId>,
+    /// `service.name` of the resource (for `sw8`).
+    pub service: &'a str,
+}
+
+/// Reads the context that stands on a request: the first of `formats` that is valid wins.
 ///
-/// A decision without ids counts only where no format has a full context. Nothing is allocated
-/// but for a `tracestate`.
+/// A decision without ids counts only where no format has a context. Nothing is allocated
+/// but for vendors' state.
 #[must_use]
-pub fn extract(formats: &[Format], headers: &Headers) -> Extracted {
-    let standing = Standing::of(headers);
+pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     let mut winner = None;
     let mut decision = None;
-    let mut invalid = false;
+    let mut invalid = FormatSet::default();
     for &format in formats {
-        match standing.parse(format) {
-            Incoming::Absent => {}
-            Incoming::Context(context) => winner = winner.or(Some((format, context))),
-            Incoming::Decision(found) => decision = decision.or(Some(found)),
-            Incoming::Invalid => invalid = true,
+        match extract_one(format, standing) {
+            Ok(Incoming::Absent) => {}
+            Ok(Incoming::Context(context)) => winner = winner.or(Some((format, context))),
+            Ok(Incoming::Decision(found)) => decision = decision.or(Some(found)),
+            Ok(Incoming::Invalid) | Err(_) => invalid.insert(format),
         }
     }
     let incoming = match (winner, decision) {
         (Some((format, mut context)), _) => {
-            if format == Format::TraceContext && standing.tracestate {
-                // An invalid one goes, and the traceparent stays (section 3.3).
-                context.state = TraceState::parse(headers.get_all(TRACESTATE)).unwrap_or_default();
+            if format == Format::TraceContext {
+                context.state = tracecontext::state(standing);
             }
             Incoming::Context(context)
         }
         (None, Some(decision)) => Incoming::Decision(decision),
-        (None, None) if invalid => Incoming::Invalid,
-        (None, None) => Incoming::Absent,
+        (None, None) if invalid.is_empty() => Incoming::Absent,
+        (None, None) => Incoming::Invalid,
     };
     Extracted { incoming, invalid }
 }
 
-/// The edits that write `context` in every format of `inject`, rewrite each format of `extract`
+/// The edits that write `outgoing` in every format of `inject`, rewrite each format of `extract`
 /// that stands on the request, and remove headers that would go stale.
-///
-/// `parent_id` is the caller's span id (for `x-b3-parentspanid`).
 #[must_use]
 pub fn inject(
     inject: &[Format],
     extract: &[Format],
-    headers: &Headers,
-    context: &SpanContext,
-    parent_id: Option<SpanId>,
+    standing: &Standing<'_>,
+    outgoing: &Outgoing<'_>,
 ) -> Vec<HeaderEdit> {
-    let standing = Standing::of(headers);
-    let is_ours = |format| inject.contains(&format) || extract.contains(&format);
-    let is_written =
-        |format| inject.contains(&format) || (extract.contains(&format) && standing.has(format));
-    let mut edits = Vec::with_capacity(MAX_EDITS);
-    if is_written(Format::TraceContext) {
-        edits.push(HeaderEdit::Set(TRACEPARENT, tracecontext::write(context)));
-        if !context.state.is_empty() {
-            edits.push(HeaderEdit::Set(TRACESTATE, context.state.as_str().to_owned()));
+    let mut edits = Edits::new(standing);
+    for &format in Format::ALL {
+        let stands = || headers_of(format).iter().any(|name| standing.has(*name));
+        if inject.contains(&format) || (extract.contains(&format) && stands()) {
+            inject_one(format, &mut edits, outgoing);
+        } else if format == Format::TraceContext && extract.contains(&format) {
+            // Without a traceparent it means nothing.
+            tracecontext::remove_state(&mut edits);
         }
     }
-    if is_ours(Format::TraceContext) && standing.tracestate && context.state.is_empty() {
-        // It belongs to a trace that ends here, or was no valid list.
-        edits.push(HeaderEdit::Remove(TRACESTATE));
-    }
-    if is_written(Format::B3) {
-        edits.push(HeaderEdit::Set(B3, b3::write_single(context, parent_id)));
-    }
-    if is_written(Format::B3Multi) {
-        b3::write_multi(&mut edits, &standing, context, parent_id);
-    }
-    edits
+    edits.into_list()
 }
 
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
-const B3: &str = "b3";
-const X_B3_TRACEID: &str = "x-b3-traceid";
-const X_B3_SPANID: &str = "x-b3-spanid";
-const X_B3_PARENTSPANID: &str = "x-b3-parentspanid";
-const X_B3_SAMPLED: &str = "x-b3-sampled";
-const X_B3_FLAGS: &str = "x-b3-flags";
+/// The edits that leave no context of any format on a request, and no baggage.
+#[must_use]
+pub fn strip(standing: &Standing<'_>) -> Vec<HeaderEdit> {
+    let mut edits = Edits::new(standing);
+    Name::ALL.iter().for_each(|name| edits.remove(*name));
+    edits.remove_keyed(UBERCTX);
+    edits.remove_keyed(OT_BAGGAGE);
+    edits.into_list()
+}
 
-/// One for each header name above.
-const MAX_EDITS: usize = 8;
+fn extract_one(format: Format, standing: &Standing<'_>) -> Result<Incoming, Malformed> {
+    match format {
+        Format::B3 => b3::extract_single(standing),
+        Format::B3Multi => b3::extract_multi(standing),
+        Format::Baggage => Ok(Incoming::Absent),
+        Format::Datadog => datadog::extract(standing),
+        Format::Gcp => gcp::extract(standing),
+        Format::GrpcTraceBin => grpc_trace_bin::extract(standing),
+        Format::Jaeger => jaeger::extract(standing),
+        Format::OtTrace => ottrace::extract(standing),
+        Format::SkyWalking => skywalking::extract(standing),
+        Format::TraceContext => tracecontext::extract(standing),
+        Format::XRay => xray::extract(standing),
+    }
+}
+
+fn inject_one(format: Format, edits: &mut Edits<'_>, outgoing: &Outgoing<'_>) {
+    match format {
+        Format::B3 => b3::inject_single(edits, outgoing),
+        Format::B3Multi => b3::inject_multi(edits, outgoing),
+        Format::Baggage => {}
+        Format::Datadog => datadog::inject(edits, outgoing),
+        Format::Gcp => gcp::inject(edits, outgoing),
+        Format::GrpcTraceBin => grpc_trace_bin::inject(edits, outgoing),
+        Format::Jaeger => jaeger::inject(edits, outgoing),
+        Format::OtTrace => ottrace::inject(edits, outgoing),
+        Format::SkyWalking => skywalking::inject(edits, outgoing),
+        Format::TraceContext => tracecontext::inject(edits, outgoing),
+        Format::XRay => xray::inject(edits, outgoing),
+    }
+}
+
+/// The headers from which a format is read, or which go stale with it.
+const fn headers_of(format: Format) -> &'static [Name] {
+    match format {
+        Format::B3 => b3::SINGLE_HEADERS,
+        Format::B3Multi => b3::MULTI_HEADERS,
+        Format::Baggage => &[],
+        Format::Datadog => datadog::HEADERS,
+        Format::Gcp => gcp::HEADERS,
+        Format::GrpcTraceBin => grpc_trace_bin::HEADERS,
+        Format::Jaeger => jaeger::HEADERS,
+        Format::OtTrace => ottrace::HEADERS,
+        Format::SkyWalking => skywalking::HEADERS,
+        Format::TraceContext => tracecontext::HEADERS,
+        Format::XRay => xray::HEADERS,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -165,6 +225,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::model::Headers;
 
     const ALL: [Format; 3] = [Format::TraceContext, Format::B3, Format::B3Multi];
     const TRACEPARENT_VALUE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -173,7 +234,7 @@ mod tests {
     fn remote(trace: &str, span: &str, decision: ParentDecision, state: &str) -> Incoming {
         Incoming::Context(RemoteContext {
             trace_id: TraceId::from_hex(trace.as_bytes()).unwrap(),
-            parent_id: SpanId::from_hex(span.as_bytes()).unwrap(),
+            parent_id: SpanId::from_hex(span.as_bytes()).ok(),
             decision,
             random: false,
             state: TraceState::parse([state.as_bytes()]).unwrap(),
@@ -191,37 +252,39 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(formats: &[Format], headers: &[(&str, &str)], incoming: Incoming, invalid: bool) {
+    fn check(formats: &[Format], headers: &[(&str, &str)], incoming: Incoming, invalid: &[Format]) {
         let headers: Headers = headers.iter().copied().collect();
-        assert_eq!(extract(formats, &headers), Extracted { incoming, invalid });
+        let invalid = invalid.iter().copied().collect();
+        let found = extract(formats, &Standing::of(&headers));
+        assert_eq!(found, Extracted { incoming, invalid });
     }
 
     #[test]
     fn the_first_valid_format_of_the_list_wins() {
         let both = [("b3", B3_VALUE), ("traceparent", TRACEPARENT_VALUE), ("tracestate", "a=1")];
-        check(&ALL, &both, w3c("a=1"), false);
-        check(&[Format::B3, Format::TraceContext], &both, b3(), false);
-        check(&[Format::B3Multi], &both, Incoming::Absent, false);
-        check(&[], &both, Incoming::Absent, false);
+        check(&ALL, &both, w3c("a=1"), &[]);
+        check(&[Format::B3, Format::TraceContext], &both, b3(), &[]);
+        check(&[Format::B3Multi], &both, Incoming::Absent, &[]);
+        check(&[], &both, Incoming::Absent, &[]);
     }
 
     #[test]
     fn an_invalid_format_is_told_also_beside_a_valid_one() {
-        check(&ALL, &[("traceparent", "x"), ("b3", B3_VALUE)], b3(), true);
-        check(&ALL, &[("traceparent", TRACEPARENT_VALUE), ("b3", "")], w3c(""), true);
-        check(&ALL, &[("traceparent", "x")], Incoming::Invalid, true);
+        check(&ALL, &[("traceparent", "x"), ("b3", B3_VALUE)], b3(), &[Format::TraceContext]);
+        check(&ALL, &[("traceparent", TRACEPARENT_VALUE), ("b3", "")], w3c(""), &[Format::B3]);
+        check(&ALL, &[("traceparent", "x")], Incoming::Invalid, &[Format::TraceContext]);
         let repeated = [("traceparent", TRACEPARENT_VALUE), ("traceparent", TRACEPARENT_VALUE)];
-        check(&ALL, &repeated, Incoming::Invalid, true);
-        check(&ALL, &[("tracestate", "a=1")], Incoming::Absent, false);
+        check(&ALL, &repeated, Incoming::Invalid, &[Format::TraceContext]);
+        check(&ALL, &[("tracestate", "a=1")], Incoming::Absent, &[]);
     }
 
     #[test]
     fn a_decision_counts_only_without_a_context() {
         let drop = Incoming::Decision(ParentDecision::Drop);
-        check(&ALL, &[("b3", "0"), ("x-b3-sampled", "1")], drop.clone(), false);
-        check(&ALL, &[("traceparent", "x"), ("x-b3-sampled", "0")], drop, true);
+        check(&ALL, &[("b3", "0"), ("x-b3-sampled", "1")], drop.clone(), &[]);
+        check(&ALL, &[("traceparent", "x"), ("x-b3-sampled", "0")], drop, &[Format::TraceContext]);
         let later = [("b3", "0"), ("traceparent", TRACEPARENT_VALUE)];
-        check(&[Format::B3, Format::TraceContext], &later, w3c(""), false);
+        check(&[Format::B3, Format::TraceContext], &later, w3c(""), &[]);
     }
 
     fn ours(state: &str, debug: bool) -> SpanContext {
@@ -235,7 +298,22 @@ mod tests {
     }
 
     fn set(name: &'static str, value: &str) -> HeaderEdit {
-        HeaderEdit::Set(name, value.to_owned())
+        HeaderEdit::Set(name.into(), value.to_owned())
+    }
+
+    fn remove(name: &'static str) -> HeaderEdit {
+        HeaderEdit::Remove(name.into())
+    }
+
+    fn inject_beside(
+        inject: &[Format],
+        extract: &[Format],
+        headers: &Headers,
+        context: &SpanContext,
+        parent_id: Option<SpanId>,
+    ) -> Vec<HeaderEdit> {
+        let outgoing = Outgoing { context, parent_id, service: "shop" };
+        super::inject(inject, extract, &Standing::of(headers), &outgoing)
     }
 
     const OURS: &str = "00-0af7651916cd43dd8448eb211c80319c-00000000000000cd-01";
@@ -244,11 +322,11 @@ mod tests {
     fn writes_what_is_listed_and_no_more() {
         let empty = Headers::default();
         assert_eq!(
-            inject(&[Format::TraceContext], &ALL, &empty, &ours("a=1", false), None),
+            inject_beside(&[Format::TraceContext], &ALL, &empty, &ours("a=1", false), None),
             [set("traceparent", OURS), set("tracestate", "a=1")]
         );
         assert_eq!(
-            inject(&[Format::B3Multi, Format::B3], &[], &empty, &ours("a=1", false), None),
+            inject_beside(&[Format::B3Multi, Format::B3], &[], &empty, &ours("a=1", false), None),
             [
                 set("b3", "0af7651916cd43dd8448eb211c80319c-00000000000000cd-1"),
                 set("x-b3-traceid", "0af7651916cd43dd8448eb211c80319c"),
@@ -256,7 +334,7 @@ mod tests {
                 set("x-b3-sampled", "1"),
             ]
         );
-        assert_eq!(inject(&[], &ALL, &empty, &ours("a=1", true), None), []);
+        assert_eq!(inject_beside(&[], &ALL, &empty, &ours("a=1", true), None), []);
     }
 
     #[test]
@@ -271,23 +349,23 @@ mod tests {
         .into_iter()
         .collect();
         assert_eq!(
-            inject(&[Format::TraceContext], &ALL, &standing, &ours("", true), None),
+            inject_beside(&[Format::TraceContext], &ALL, &standing, &ours("", true), None),
             [
                 set("traceparent", OURS),
-                HeaderEdit::Remove("tracestate"),
+                remove("tracestate"),
                 set("b3", "0af7651916cd43dd8448eb211c80319c-00000000000000cd-d"),
                 set("x-b3-traceid", "0af7651916cd43dd8448eb211c80319c"),
                 set("x-b3-spanid", "00000000000000cd"),
-                HeaderEdit::Remove("x-b3-parentspanid"),
+                remove("x-b3-parentspanid"),
                 set("x-b3-flags", "1"),
-                HeaderEdit::Remove("x-b3-sampled"),
+                remove("x-b3-sampled"),
             ]
         );
         assert_eq!(
-            inject(&[], &[Format::TraceContext], &standing, &ours("", false), None),
-            [HeaderEdit::Remove("tracestate")]
+            inject_beside(&[], &[Format::TraceContext], &standing, &ours("", false), None),
+            [remove("tracestate")]
         );
-        assert_eq!(inject(&[], &[], &standing, &ours("", false), None), []);
+        assert_eq!(inject_beside(&[], &[], &standing, &ours("", false), None), []);
     }
 
     #[test]
@@ -295,7 +373,7 @@ mod tests {
         let headers: Headers = [("x-b3-flags", "1")].into_iter().collect();
         let parent = SpanId::from_hex(b"00f067aa0ba902b7").ok();
         assert_eq!(
-            inject(&ALL, &[], &headers, &ours("", false), parent),
+            inject_beside(&ALL, &[], &headers, &ours("", false), parent),
             [
                 set("traceparent", OURS),
                 set("b3", "0af7651916cd43dd8448eb211c80319c-00000000000000cd-1-00f067aa0ba902b7"),
@@ -303,7 +381,7 @@ mod tests {
                 set("x-b3-spanid", "00000000000000cd"),
                 set("x-b3-parentspanid", "00f067aa0ba902b7"),
                 set("x-b3-sampled", "1"),
-                HeaderEdit::Remove("x-b3-flags"),
+                remove("x-b3-flags"),
             ]
         );
     }

@@ -1,41 +1,72 @@
-//! `traceparent` (Trace Context Level 2, section 3.2).
+//! `traceparent` and `tracestate` (Trace Context Level 2, sections 3.2 and 3.3).
 
-use core::fmt;
-
+use super::edits::Edits;
+use super::standing::{Name, Standing};
 use super::text::{hex_byte, push_hex, trim_ows};
-use super::{ParentDecision, RemoteContext, SpanContext, TraceState};
-use crate::model::{IdError, SpanId, TraceFlags, TraceId};
+use super::{
+    Incoming, Malformed, Outgoing, ParentDecision, RemoteContext, SpanContext, TraceState,
+};
+use crate::model::{SpanId, TraceFlags, TraceId};
 
-/// Why a `traceparent` is not valid.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum TraceparentError {
-    Delimiter,
-    Flags,
-    ParentId(IdError),
-    TooShort,
-    TraceId(IdError),
-    Trailing,
-    Version,
+/// A `tracestate` is none of them: without a `traceparent` it means nothing.
+pub(super) const HEADERS: &[Name] = &[Name::Traceparent];
+
+/// Reads `traceparent` alone; see [`state`].
+pub(super) fn extract(standing: &Standing<'_>) -> Result<Incoming, Malformed> {
+    let Some(value) = standing.field(Name::Traceparent).once()? else {
+        return Ok(Incoming::Absent);
+    };
+    parse(value).map(Incoming::Context)
+}
+
+/// Reads `tracestate`, for a context that came in `traceparent`.
+pub(super) fn state(standing: &Standing<'_>) -> TraceState {
+    if !standing.has(Name::Tracestate) {
+        return TraceState::default();
+    }
+    // An invalid one goes, and the traceparent stays (section 3.3).
+    TraceState::parse(standing.values(Name::Tracestate)).unwrap_or_default()
+}
+
+/// Writes both headers.
+pub(super) fn inject(edits: &mut Edits<'_>, outgoing: &Outgoing<'_>) {
+    edits.set(Name::Traceparent, write(outgoing.context));
+    if outgoing.context.state.is_empty() {
+        remove_state(edits);
+    } else {
+        edits.set(Name::Tracestate, outgoing.context.state.as_str().to_owned());
+    }
+}
+
+/// Removes a `tracestate` that belongs to a trace that ends here, or was no valid list.
+pub(super) fn remove_state(edits: &mut Edits<'_>) {
+    edits.remove(Name::Tracestate);
 }
 
 /// Reads one header value; the state is for the caller to add.
-pub(super) fn parse(value: &[u8]) -> Result<RemoteContext, TraceparentError> {
+fn parse(value: &[u8]) -> Result<RemoteContext, Malformed> {
     let (version, rest) = field(trim_ows(value), 2)?;
-    let version = hex_byte(version).filter(|v| *v != 0xff).ok_or(TraceparentError::Version)?;
+    let version = hex_byte(version)
+        .filter(|v| *v != 0xff)
+        .ok_or(Malformed::Field("version of traceparent that is not 00 to fe"))?;
     let (trace_id, rest) = field(dash(rest)?, 32)?;
-    let trace_id = TraceId::from_hex(trace_id).map_err(TraceparentError::TraceId)?;
+    let trace_id = TraceId::from_hex(trace_id)
+        .map_err(|error| Malformed::Id(error, "trace-id of traceparent"))?;
     let (parent_id, rest) = field(dash(rest)?, 16)?;
-    let parent_id = SpanId::from_hex(parent_id).map_err(TraceparentError::ParentId)?;
+    let parent_id = SpanId::from_hex(parent_id)
+        .map_err(|error| Malformed::Id(error, "parent-id of traceparent"))?;
     let (flags, rest) = field(dash(rest)?, 2)?;
-    let flags = TraceFlags::from_bits(hex_byte(flags).ok_or(TraceparentError::Flags)?);
+    let flags = hex_byte(flags)
+        .ok_or(Malformed::Field("flags of traceparent that are not lower-case hex"))?;
+    let flags = TraceFlags::from_bits(flags);
     match (version, rest) {
         // What a later version appends is unknown to us, but it must be a field of its own.
         (_, []) | (1.., [b'-', ..]) => {}
-        _ => return Err(TraceparentError::Trailing),
+        _ => return Err(Malformed::Field("text after the flags of traceparent")),
     }
     Ok(RemoteContext {
         trace_id,
-        parent_id,
+        parent_id: Some(parent_id),
         decision: if flags.has(TraceFlags::SAMPLED) {
             ParentDecision::Sample
         } else {
@@ -58,33 +89,19 @@ pub(super) fn write(context: &SpanContext) -> String {
     out
 }
 
-impl fmt::Display for TraceparentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Delimiter => f.write_str("no dash between two fields of traceparent"),
-            Self::Flags => f.write_str("flags of traceparent that are not lower-case hex"),
-            Self::ParentId(error) => write!(f, "{error} as parent-id of traceparent"),
-            Self::TooShort => f.write_str("traceparent that ends too early"),
-            Self::TraceId(error) => write!(f, "{error} as trace-id of traceparent"),
-            Self::Trailing => f.write_str("text after the flags of traceparent"),
-            Self::Version => f.write_str("version of traceparent that is not 00 to fe"),
-        }
-    }
+fn field(input: &[u8], length: usize) -> Result<(&[u8], &[u8]), Malformed> {
+    input.split_at_checked(length).ok_or(TOO_SHORT)
 }
 
-impl core::error::Error for TraceparentError {}
-
-fn field(input: &[u8], length: usize) -> Result<(&[u8], &[u8]), TraceparentError> {
-    input.split_at_checked(length).ok_or(TraceparentError::TooShort)
-}
-
-fn dash(input: &[u8]) -> Result<&[u8], TraceparentError> {
+fn dash(input: &[u8]) -> Result<&[u8], Malformed> {
     match input {
         [b'-', rest @ ..] => Ok(rest),
-        [] => Err(TraceparentError::TooShort),
-        _ => Err(TraceparentError::Delimiter),
+        [] => Err(TOO_SHORT),
+        _ => Err(Malformed::Field("no dash between two fields of traceparent")),
     }
 }
+
+const TOO_SHORT: Malformed = Malformed::Field("traceparent that ends too early");
 
 #[cfg(test)]
 mod tests {
@@ -102,7 +119,7 @@ mod tests {
             read,
             RemoteContext {
                 trace_id: TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").unwrap(),
-                parent_id: SpanId::from_hex(b"b7ad6b7169203331").unwrap(),
+                parent_id: SpanId::from_hex(b"b7ad6b7169203331").ok(),
                 decision: ParentDecision::Sample,
                 random: true,
                 state: TraceState::default(),
@@ -110,7 +127,7 @@ mod tests {
         );
         let context = SpanContext {
             trace_id: read.trace_id,
-            span_id: read.parent_id,
+            span_id: read.parent_id.unwrap(),
             flags: TraceFlags::SAMPLED.with(TraceFlags::RANDOM),
             debug: false,
             state: TraceState::default(),
