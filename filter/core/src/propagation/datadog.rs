@@ -1,0 +1,19 @@
+//! Datadog's `x-datadog-*`.
+
+use super::edits::Edits;
+use super::standing::{Name, Standing};
+use super::{Incoming, Malformed, Outgoing};
+
+pub(super) const HEADERS: &[Name] = &[
+    Name::XDatadogTraceId,
+    Name::XDatadogParentId,
+    Name::XDatadogSamplingPriority,
+    Name::XDatadogOrigin,
+    Name::XDatadogTags,
+];
+
+pub(super) fn extract(_standing: &Standing<'_>) -> Result<Incoming, Malformed> {
+    Ok(Incoming::Absent)
+}
+
+pub(super) fn inject(_edits: &mut Edits<'_>, _outgoing: &Outgoing<'_>) {}
