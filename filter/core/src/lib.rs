@@ -6,11 +6,12 @@
 //! [`MetricUpdate`](model::MetricUpdate)); `now` and `rng` are arguments.
 //!
 //! Modules import from left to right only:
-//! `model <- config <- propagation <- sampling <- span <- export <- {stream, plugin}`.
+//! `model <- config <- matching <- propagation <- sampling <- span <- export <- {stream, plugin}`.
 #![forbid(unsafe_code)]
 
 pub mod config;
 pub mod export;
+pub mod matching;
 pub mod model;
 pub mod plugin;
 pub mod propagation;

@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Direction};
 use crate::export::{CallId, ExportCall, Exporter, Outcome};
+use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos};
 use crate::span::{Node, Span, SpanKind, resource};
 
@@ -22,7 +23,7 @@ const NOTHING_TO_DRAIN: Duration = Duration::ZERO;
 #[derive(Debug)]
 pub struct Plugin {
     config: Config,
-    gateway: bool,
+    side: Side,
     exporter: Option<Exporter>,
     phase: Phase,
     /// Counts of everything that happens to requests and spans.
@@ -59,7 +60,7 @@ impl Plugin {
             .as_ref()
             .map(|export| Exporter::new(export, &resource(&config.service, &node, environment)));
         Self {
-            gateway: node.is_gateway(),
+            side: Side::new(config.mode, node.is_gateway()),
             exporter,
             phase: Phase::Serving,
             metrics: Metrics::new(rule_metrics(&config)),
@@ -109,20 +110,18 @@ impl Plugin {
             .chain((0..rule_metrics(&self.config)).map(MetricId::Rule))
     }
 
-    /// Which side of a call a request of this instance is on.
-    ///
-    /// Asked for every span: listeners of both directions share one instance where their
-    /// configuration is the same.
+    /// On which side of the workload requests of this instance are.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Which side of a call the span of a request describes.
     #[must_use]
     pub fn span_kind(&self, exchange: &impl Exchange) -> SpanKind {
-        match self.config.mode {
-            Mode::Inbound | Mode::Gateway => SpanKind::Server,
-            Mode::Outbound => SpanKind::Client,
-            Mode::Auto if self.gateway => SpanKind::Server,
-            Mode::Auto => match exchange.integer(&["xds", "listener_direction"]) {
-                Some(OUTBOUND) => SpanKind::Client,
-                _ => SpanKind::Server,
-            },
+        match self.side.of(exchange) {
+            Direction::Inbound => SpanKind::Server,
+            Direction::Outbound => SpanKind::Client,
         }
     }
 
@@ -195,6 +194,3 @@ impl Plugin {
 fn rule_metrics(config: &Config) -> usize {
     config.sampling.rules.len().min(MAX_RULE_METRICS)
 }
-
-/// `envoy.config.core.v3.TrafficDirection.OUTBOUND`.
-const OUTBOUND: i64 = 2;

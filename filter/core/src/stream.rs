@@ -2,12 +2,13 @@
 
 use rand::Rng;
 
+use crate::matching::Facts;
 use crate::model::{Exchange, HeaderEdit, Headers, Metric, MonoNanos, SpanId, TraceFlags, TraceId};
 use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
 };
-use crate::sampling::{self, Decision, Request, Verdict};
+use crate::sampling::{self, Decision, Verdict};
 use crate::span::{self, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
@@ -154,8 +155,8 @@ fn begin(
     }
 
     let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);
-    let request = Request { headers: &headers };
-    let decision = sampling::decide(&plugin.config().sampling, request, parent, trace_id);
+    let facts = Facts::new(&headers, exchange, plugin.side());
+    let decision = sampling::decide(&plugin.config().sampling, &facts, parent, trace_id);
     if let Some(rule) = decision.rule {
         plugin.metrics.add_rule(rule);
     }

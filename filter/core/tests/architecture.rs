@@ -6,15 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 8] = [
+const ROOMS: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("config", &["model"]),
-    ("propagation", &["model", "config"]),
-    ("sampling", &["model", "config", "propagation"]),
-    ("span", &["model", "config", "propagation", "sampling"]),
-    ("export", &["model", "config", "propagation", "sampling", "span"]),
-    ("stream", &["model", "config", "propagation", "sampling", "span", "export", "plugin"]),
-    ("plugin", &["model", "config", "propagation", "sampling", "span", "export"]),
+    ("matching", &["model", "config"]),
+    ("propagation", &["model", "config", "matching"]),
+    ("sampling", &["model", "config", "matching", "propagation"]),
+    ("span", &["model", "config", "matching", "propagation", "sampling"]),
+    ("export", &["model", "config", "matching", "propagation", "sampling", "span"]),
+    (
+        "stream",
+        &["model", "config", "matching", "propagation", "sampling", "span", "export", "plugin"],
+    ),
+    ("plugin", &["model", "config", "matching", "propagation", "sampling", "span", "export"]),
 ];
 
 /// What only an adapter may name.

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
 use meshweft_core::config::Config;
-use meshweft_core::model::{Format, Headers, TraceId};
+use meshweft_core::matching::{Facts, Side};
+use meshweft_core::model::{Exchange, Format, Headers, TraceId};
 use meshweft_core::propagation::ParentDecision;
-use meshweft_core::sampling::{Decision, Reason, Request, Verdict, decide};
+use meshweft_core::sampling::{Decision, Reason, Verdict, decide};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -20,6 +21,20 @@ const DROPPED: Option<ParentDecision> = Some(ParentDecision::Drop);
 fn config(text: &str) -> Config {
     let env = |name: &str| (name == "OTLP_TOKEN").then(|| "t0ken".to_owned());
     Config::parse(text.as_bytes(), &env).unwrap()
+}
+
+/// The properties of the host that say who calls.
+struct Peer<'a>(&'a [(&'a str, &'a str)]);
+
+impl Exchange for Peer<'_> {
+    fn request_headers(&self) -> Headers {
+        Headers::default()
+    }
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        let name = path.join(".");
+        let value = self.0.iter().find(|(known, _)| *known == name);
+        value.map(|(_, value)| value.as_bytes().to_vec())
+    }
 }
 
 /// A trace id that is recorded by rates above `1 - share`.
@@ -47,8 +62,8 @@ fn decided(
     let (authority, path) = target.split_at(target.find('/').unwrap());
     let pairs = [(":method", method), (":path", path), (":authority", authority), header];
     let headers: Headers = pairs.into_iter().collect();
-    let request = Request { headers: &headers };
-    let Decision { verdict, reason, .. } = decide(&config.sampling, request, parent, id(share));
+    let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
+    let Decision { verdict, reason, .. } = decide(&config.sampling, &facts, parent, id(share));
     let reason = match reason {
         Reason::Default => "default".to_owned(),
         Reason::Parent => "parent".to_owned(),

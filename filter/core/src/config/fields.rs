@@ -1,7 +1,7 @@
 //! Every field of the configuration with its values and default: the one table that the parser
 //! reads by and the schema is made of.
 
-use super::{Mode, ParentPolicy};
+use super::{Direction, Mode, ParentPolicy};
 use crate::model::Format;
 
 /// A named value of an object.
@@ -269,6 +269,17 @@ pub(super) const MATCH: &[Field] = &[
         name: "headers",
         about: "Lower-case names and a matcher each; several values are joined by a comma.",
         kind: Kind::Matchers,
+    },
+    Field {
+        name: "source",
+        about: "The peer: a URI of its certificate, or its address without the port; either may \
+            match.",
+        kind: Kind::Matcher,
+    },
+    Field {
+        name: "direction",
+        about: "To the workload or through a gateway, or from the workload.",
+        kind: Kind::Choice { of: &Direction::NAMES, default: None },
     },
 ];
 

@@ -362,6 +362,23 @@ impl AccessLogField {
     }
 }
 
+impl Direction {
+    const NAMES: [&str; 2] = ["inbound", "outbound"];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Inbound, Self::Outbound].into_iter().find(|direction| direction.name() == name)
+    }
+}
+
 impl ParentPolicy {
     const NAMES: [&str; 2] = ["respect", "ignore"];
 

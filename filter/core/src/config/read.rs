@@ -7,8 +7,8 @@ use super::matcher::{Case, RegexError};
 use super::node::{Faults, Node, Object};
 use super::text::{header_value, is_header_name};
 use super::{
-    AccessLogField, Batch, Config, Export, Match, Mode, ParentPolicy, Propagation, Queue, Rate,
-    Retry, Rule, Sampling, Scalar, Service, Spans, StringMatcher,
+    AccessLogField, Batch, Config, Direction, Export, Match, Mode, ParentPolicy, Propagation,
+    Queue, Rate, Retry, Rule, Sampling, Scalar, Service, Spans, StringMatcher,
 };
 
 use crate::model::Format;
@@ -196,12 +196,15 @@ fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
         host: field("host", Subject::Host),
         path: field("path", Subject::Path),
         method: field("method", Subject::Other),
+        source: field("source", Subject::Other),
         headers: object
             .get("headers")
             .map(|node| header_matchers(&node, faults))
             .unwrap_or_default(),
-        source: None,
-        direction: None,
+        direction: object
+            .get("direction")
+            .and_then(|node| node.word(&Direction::NAMES, faults))
+            .and_then(Direction::from_name),
     }
 }
 

@@ -3,12 +3,9 @@
 use std::borrow::Cow;
 
 use crate::config::{ParentPolicy, Sampling};
-use crate::model::{Headers, TraceId};
+use crate::matching::Facts;
+use crate::model::TraceId;
 use crate::propagation::ParentDecision;
-
-mod facts;
-
-use facts::Facts;
 
 /// Whether a span is recorded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,22 +52,14 @@ pub struct Decision {
     pub rule: Option<usize>,
 }
 
-/// What rules look at.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// All request headers, `:method`, `:path` and `:authority` among them.
-    pub headers: &'a Headers,
-}
-
 /// Decides for a request. `parent` is `None` where no valid context and no decision came in.
 #[must_use]
 pub fn decide(
     sampling: &Sampling,
-    request: Request<'_>,
+    facts: &Facts<'_>,
     parent: Option<ParentDecision>,
     trace_id: TraceId,
 ) -> Decision {
-    let facts = Facts::new(request.headers);
     let matched = sampling.rules.iter().enumerate().find(|(_, rule)| facts.fit(&rule.matches));
     let rule = matched.map(|(index, _)| index);
     let policy = matched.and_then(|(_, rule)| rule.parent).unwrap_or(sampling.parent);
@@ -102,8 +91,25 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::config::Config;
-    use crate::model::Headers;
+    use crate::config::{Config, Direction};
+    use crate::matching::Side;
+    use crate::model::{Exchange, Headers};
+
+    /// Rules here ask for headers alone.
+    struct NoProperties;
+
+    impl Exchange for NoProperties {
+        fn request_headers(&self) -> Headers {
+            Headers::default()
+        }
+        fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+            panic!("{path:?}")
+        }
+    }
+
+    fn facts(headers: &Headers) -> Facts<'_> {
+        Facts::new(headers, &NoProperties, Side::Always(Direction::Inbound))
+    }
 
     fn sampling(json: &str) -> Sampling {
         let json = format!(r#"{{"sampling": {json}}}"#);
@@ -141,14 +147,14 @@ mod tests {
             (Some(Deferred), low(), NO, Reason::Default, NO),
             (Some(Deferred), high(), YES, Reason::Default, YES),
         ] {
-            let request = Request { headers: &headers };
+            let facts = facts(&headers);
             assert_eq!(
-                decide(&respect, request, parent, id),
+                decide(&respect, &facts, parent, id),
                 Decision { verdict: respected, reason, rule: None },
                 "{parent:?} {id}"
             );
             assert_eq!(
-                decide(&ignore, request, parent, id),
+                decide(&ignore, &facts, parent, id),
                 Decision { verdict: ignored, reason: Reason::Default, rule: None },
                 "{parent:?} {id}"
             );
@@ -177,7 +183,7 @@ mod tests {
         ] {
             let headers = get(path);
             assert_eq!(
-                decide(&sampling, Request { headers: &headers }, parent, id),
+                decide(&sampling, &facts(&headers), parent, id),
                 Decision { verdict, reason, rule: Some(rule) },
                 "{path} {parent:?} {id}"
             );
@@ -191,9 +197,8 @@ mod tests {
                 {"name": "inner", "match": {"host": "shop"}, "parent": "respect"}]}"#,
         );
         let headers = get("/");
-        let request = Request { headers: &headers };
         assert_eq!(
-            decide(&sampling, request, Some(ParentDecision::Drop), high()),
+            decide(&sampling, &facts(&headers), Some(ParentDecision::Drop), high()),
             Decision { verdict: NO, reason: Reason::Parent, rule: Some(0) }
         );
     }
@@ -210,7 +215,7 @@ mod tests {
             let id = TraceId::random(&mut rng);
             let mut before = NO;
             for (sampling, count) in samplings.iter().zip(&mut recorded) {
-                let verdict = decide(sampling, Request { headers: &headers }, None, id).verdict;
+                let verdict = decide(sampling, &facts(&headers), None, id).verdict;
                 assert!(before == NO || verdict == YES, "a larger rate lost {id}");
                 before = verdict;
                 *count += u32::from(verdict == YES);

@@ -1,0 +1,429 @@
+//! What a configuration asks of a request: the facts that rules compare, each read when the first
+//! rule asks for it and at most once a request, since a property costs a hostcall.
+
+use core::cell::OnceCell;
+use core::fmt;
+use std::borrow::Cow;
+
+use crate::config::{Direction, Match, Mode, StringMatcher, Trust, TrustRule};
+use crate::model::{Exchange, Headers};
+
+/// On which side of the workload the requests of an instance are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// On this one, all of them.
+    Always(Direction),
+    /// As the listener of each says: listeners of both directions share one instance where their
+    /// configuration is the same.
+    OfListener,
+}
+
+impl Side {
+    /// The side of an instance; `gateway` if its proxy stands alone, without a workload.
+    #[must_use]
+    pub const fn new(mode: Mode, gateway: bool) -> Self {
+        match mode {
+            Mode::Inbound | Mode::Gateway => Self::Always(Direction::Inbound),
+            Mode::Outbound => Self::Always(Direction::Outbound),
+            Mode::Auto if gateway => Self::Always(Direction::Inbound),
+            Mode::Auto => Self::OfListener,
+        }
+    }
+
+    /// The side of one request; a listener without a direction is a gateway's.
+    #[must_use]
+    pub fn of(self, exchange: &dyn Exchange) -> Direction {
+        match self {
+            Self::Always(direction) => direction,
+            Self::OfListener => match exchange.integer(&["xds", "listener_direction"]) {
+                Some(OUTBOUND) => Direction::Outbound,
+                _ => Direction::Inbound,
+            },
+        }
+    }
+}
+
+/// `envoy.config.core.v3.TrafficDirection.OUTBOUND`.
+const OUTBOUND: i64 = 2;
+
+/// The facts of one request.
+pub struct Facts<'a> {
+    headers: &'a Headers,
+    exchange: &'a dyn Exchange,
+    side: Side,
+    host: OnceCell<Option<Cow<'a, [u8]>>>,
+    method: OnceCell<Option<&'a [u8]>>,
+    path: OnceCell<Option<&'a [u8]>>,
+    identity: OnceCell<Option<Vec<u8>>>,
+    address: OnceCell<Option<Vec<u8>>>,
+    direction: OnceCell<Direction>,
+}
+
+impl<'a> Facts<'a> {
+    /// The facts of the request with these `headers`, pseudo headers among them.
+    #[must_use]
+    pub const fn new(headers: &'a Headers, exchange: &'a dyn Exchange, side: Side) -> Self {
+        Self {
+            headers,
+            exchange,
+            side,
+            host: OnceCell::new(),
+            method: OnceCell::new(),
+            path: OnceCell::new(),
+            identity: OnceCell::new(),
+            address: OnceCell::new(),
+            direction: OnceCell::new(),
+        }
+    }
+
+    /// Whether all that `matches` asks for holds.
+    #[must_use]
+    pub fn fit(&self, matches: &Match) -> bool {
+        // What costs a hostcall comes last.
+        fits(matches.method.as_ref(), || self.method())
+            && fits(matches.path.as_ref(), || self.path())
+            && fits(matches.host.as_ref(), || self.host())
+            && matches.headers.iter().all(|(name, matcher)| self.header_fits(name, matcher))
+            && matches.direction.is_none_or(|direction| self.direction() == direction)
+            && matches.source.as_ref().is_none_or(|matcher| self.source_fits(matcher))
+    }
+
+    /// Whether the request goes to a host that `matcher` matches.
+    #[must_use]
+    pub fn host_fits(&self, matcher: &StringMatcher) -> bool {
+        matcher.matches(self.host())
+    }
+
+    /// What the caller's context is worth: as the first rule that matches says.
+    #[must_use]
+    pub fn trust(&self, rules: &[TrustRule]) -> Trust {
+        let matched = rules.iter().find(|rule| self.fit(&rule.matches));
+        matched.map(|rule| rule.trust).unwrap_or_default()
+    }
+
+    fn method(&self) -> Option<&[u8]> {
+        *self.method.get_or_init(|| self.headers.get(":method"))
+    }
+
+    fn path(&self) -> Option<&[u8]> {
+        let read = || self.headers.get(":path").map(without_query);
+        *self.path.get_or_init(read)
+    }
+
+    fn host(&self) -> Option<&[u8]> {
+        let read = || {
+            let host = without_port(self.headers.get(":authority")?);
+            // Allocates for the rare client that writes capitals only.
+            Some(if host.iter().any(u8::is_ascii_uppercase) {
+                Cow::Owned(host.to_ascii_lowercase())
+            } else {
+                Cow::Borrowed(host)
+            })
+        };
+        self.host.get_or_init(read).as_deref()
+    }
+
+    fn direction(&self) -> Direction {
+        *self.direction.get_or_init(|| self.side.of(self.exchange))
+    }
+
+    /// The first URI in the peer's certificate: in a mesh, its SPIFFE id.
+    fn identity(&self) -> Option<&[u8]> {
+        let read = || self.property(&["connection", "uri_san_peer_certificate"]);
+        self.identity.get_or_init(read).as_deref()
+    }
+
+    /// The peer's address; an IPv6 address has no brackets.
+    fn address(&self) -> Option<&[u8]> {
+        let read = || self.property(&["source", "address"]);
+        let address = self.address.get_or_init(read).as_deref().map(without_port)?;
+        let bare = address.strip_prefix(b"[").and_then(|bare| bare.strip_suffix(b"]"));
+        Some(bare.unwrap_or(address))
+    }
+
+    /// A property; the host gives an empty text for what there is not.
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        self.exchange.property(path).filter(|value| !value.is_empty())
+    }
+
+    /// Either may match; that there is no source holds only without both.
+    fn source_fits(&self, matcher: &StringMatcher) -> bool {
+        let identity = self.identity();
+        if identity.is_some() && matcher.matches(identity) {
+            return true;
+        }
+        let address = self.address();
+        (address.is_some() || identity.is_none()) && matcher.matches(address)
+    }
+
+    fn header_fits(&self, name: &str, matcher: &StringMatcher) -> bool {
+        let mut values = self.headers.get_all(name);
+        let first = values.next();
+        let Some(second) = values.next() else { return matcher.matches(first) };
+        // RFC 9110, section 5.3: several lines are one list.
+        let mut joined = first.unwrap_or_default().to_vec();
+        for value in core::iter::once(second).chain(values) {
+            joined.push(b',');
+            joined.extend_from_slice(value);
+        }
+        matcher.matches(Some(&joined))
+    }
+}
+
+/// Without the exchange, which is the host's.
+impl fmt::Debug for Facts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts")
+            .field("headers", &self.headers)
+            .field("side", &self.side)
+            .finish_non_exhaustive()
+    }
+}
+
+fn fits<'v>(matcher: Option<&StringMatcher>, value: impl Fn() -> Option<&'v [u8]>) -> bool {
+    matcher.is_none_or(|matcher| matcher.matches(value()))
+}
+
+fn without_query(path: &[u8]) -> &[u8] {
+    path.split(|&b| matches!(b, b'?' | b'#')).next().unwrap_or(path)
+}
+
+/// `authority` without a port; an IPv6 address keeps its brackets.
+fn without_port(authority: &[u8]) -> &[u8] {
+    let Some(colon) = authority.iter().rposition(|&b| b == b':') else { return authority };
+    let Some((host, port)) = authority.split_at_checked(colon) else { return authority };
+    let digits = port.iter().skip(1).all(u8::is_ascii_digit);
+    let whole = !host.contains(&b':') || (host.starts_with(b"[") && host.ends_with(b"]"));
+    if digits && whole { host } else { authority }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use core::cell::RefCell;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// Properties by their names, and which were asked for.
+    #[derive(Default)]
+    struct Host<'a> {
+        properties: &'a [(&'a str, &'a [u8])],
+        asked: RefCell<Vec<String>>,
+    }
+
+    impl Exchange for Host<'_> {
+        fn request_headers(&self) -> Headers {
+            Headers::default()
+        }
+        fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+            let name = path.join(".");
+            let value = self.properties.iter().find(|(known, _)| *known == name);
+            self.asked.borrow_mut().push(name);
+            value.map(|(_, value)| value.to_vec())
+        }
+    }
+
+    const IDENTITY: &str = "connection.uri_san_peer_certificate";
+    const ADDRESS: &str = "source.address";
+    const LISTENER: &str = "xds.listener_direction";
+
+    fn matching(matches: &str) -> Match {
+        let json = format!(r#"{{"sampling": {{"rules": [{{"name": "r", "match": {matches}}}]}}}}"#);
+        let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+        config.sampling.rules.into_iter().next().unwrap().matches
+    }
+
+    #[track_caller]
+    fn check(matches: &str, headers: &[(&str, &[u8])], expected: bool) {
+        let headers: Headers = headers.iter().copied().collect();
+        let host = Host::default();
+        let facts = Facts::new(&headers, &host, Side::OfListener);
+        assert_eq!(facts.fit(&matching(matches)), expected, "{matches}");
+        assert_eq!(host.asked.take(), [""; 0], "{matches}");
+    }
+
+    #[test]
+    fn ports_and_queries_go() {
+        for (authority, host) in [
+            ("shop", "shop"),
+            ("shop:80", "shop"),
+            ("shop:", "shop"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("::1", "::1"),
+            ("shop:http", "shop:http"),
+            ("", ""),
+            (":80", ""),
+        ] {
+            assert_eq!(without_port(authority.as_bytes()), host.as_bytes(), "{authority}");
+        }
+        assert_eq!(without_query(b"/a?b?c"), b"/a");
+        assert_eq!(without_query(b"/a#b?c"), b"/a");
+        assert_eq!(without_query(b"?"), b"");
+        assert_eq!(without_query(b""), b"");
+    }
+
+    #[test]
+    fn all_given_fields_must_hold() {
+        let request: &[(&str, &[u8])] = &[
+            (":method", b"POST"),
+            (":path", b"/orders/7/pay?now"),
+            (":authority", b"Shop.Example:8080"),
+            ("x-team", b"a"),
+            ("x-team", b"b"),
+            ("x-raw", b"\xff"),
+        ];
+        for (matches, expected) in [
+            ("{}", true),
+            (r#"{"method": "POST"}"#, true),
+            (r#"{"method": "post"}"#, false),
+            (r#"{"path": "/orders/7/pay"}"#, true),
+            (r#"{"path": {"suffix": "now"}}"#, false),
+            (r#"{"path": {"glob": "/orders/*/pay"}, "method": ["GET", "POST"]}"#, true),
+            (r#"{"path": {"glob": "/orders/*/pay"}, "method": "GET"}"#, false),
+            (r#"{"host": "SHOP.example"}"#, true),
+            (r#"{"host": {"regex": "[A-Z]+\\.example"}}"#, true),
+            (r#"{"host": {"suffix": "8080"}}"#, false),
+            (r#"{"headers": {"x-team": "a,b"}}"#, true),
+            (r#"{"headers": {"x-team": "a"}}"#, false),
+            (r#"{"headers": {"x-raw": {"present": true}, "x-none": {"present": false}}}"#, true),
+            (r#"{"headers": {"x-raw": {"present": false}}}"#, false),
+            (r#"{"headers": {"x-none": {"prefix": "a"}}}"#, false),
+        ] {
+            check(matches, request, expected);
+        }
+    }
+
+    #[test]
+    fn requests_without_facts_match_nothing_but_absence() {
+        check(r#"{"host": {"glob": "**"}}"#, &[], false);
+        check(r#"{"path": {"present": false}}"#, &[], true);
+        check("{}", &[], true);
+    }
+
+    #[test]
+    fn a_source_is_an_identity_or_an_address() {
+        let spiffe: (&str, &[u8]) = (IDENTITY, b"spiffe://cluster.local/ns/shop/sa/cart");
+        let v4: (&str, &[u8]) = (ADDRESS, b"10.1.2.3:40312");
+        let v6: (&str, &[u8]) = (ADDRESS, b"[fd00::7]:40312");
+        let shop = r#"{"source": {"glob": "spiffe://cluster.local/ns/shop/**"}}"#;
+        let either = r#"{"source": [{"prefix": "spiffe://cluster.local/"}, {"prefix": "10."}]}"#;
+        let absent = r#"{"source": {"present": false}}"#;
+        for (matches, properties, expected) in [
+            (shop, &[spiffe, v4][..], true),
+            (shop, &[v4], false),
+            (either, &[spiffe, v6], true),
+            (either, &[v4], true),
+            (either, &[v6], false),
+            (either, &[], false),
+            (r#"{"source": "10.1.2.3"}"#, &[spiffe, v4], true),
+            (r#"{"source": "10.1.2.3"}"#, &[(ADDRESS, b"10.1.2.3")], true),
+            (r#"{"source": "10.1.2.3:40312"}"#, &[v4], false),
+            (r#"{"source": "fd00::7"}"#, &[v6], true),
+            (r#"{"source": "fd00::7"}"#, &[(ADDRESS, b"fd00::7")], true),
+            (r#"{"source": "/run/envoy.sock"}"#, &[(ADDRESS, b"/run/envoy.sock")], true),
+            (r#"{"source": {"present": true}}"#, &[v4], true),
+            (r#"{"source": {"present": true}}"#, &[spiffe], true),
+            (r#"{"source": {"present": true}}"#, &[(IDENTITY, b""), (ADDRESS, b"")], false),
+            (absent, &[(IDENTITY, b""), (ADDRESS, b"")], true),
+            (absent, &[], true),
+            (absent, &[v4], false),
+            (absent, &[spiffe], false),
+            (r#"{"source": [{"present": false}, "10.9.9.9"]}"#, &[v4], false),
+            (r#"{"source": {"regex": "(?s-u:.)+"}}"#, &[(IDENTITY, b"\xff")], true),
+        ] {
+            let host = Host { properties, ..Host::default() };
+            let headers = Headers::default();
+            let facts = Facts::new(&headers, &host, Side::OfListener);
+            assert_eq!(facts.fit(&matching(matches)), expected, "{matches} {properties:?}");
+        }
+    }
+
+    #[test]
+    fn the_side_is_the_modes_or_the_nodes_or_the_listeners() {
+        use Direction::{Inbound, Outbound};
+        let inbound: Option<&[u8]> = Some(&[1, 0, 0, 0, 0, 0, 0, 0]);
+        let outbound: Option<&[u8]> = Some(&[2, 0, 0, 0, 0, 0, 0, 0]);
+        for (mode, gateway, listener, direction, asks) in [
+            (Mode::Auto, false, inbound, Inbound, true),
+            (Mode::Auto, false, outbound, Outbound, true),
+            (Mode::Auto, false, None, Inbound, true),
+            (Mode::Auto, true, outbound, Inbound, false),
+            (Mode::Inbound, false, outbound, Inbound, false),
+            (Mode::Outbound, true, inbound, Outbound, false),
+            (Mode::Gateway, false, outbound, Inbound, false),
+        ] {
+            let properties = listener.map(|value| [(LISTENER, value)]);
+            let properties = properties.as_ref().map(|list| &list[..]).unwrap_or_default();
+            let host = Host { properties, ..Host::default() };
+            let headers = Headers::default();
+            let facts = Facts::new(&headers, &host, Side::new(mode, gateway));
+            let given = (mode, gateway, listener);
+            for word in [Inbound, Outbound] {
+                let matches = matching(&format!(r#"{{"direction": "{}"}}"#, word.name()));
+                assert_eq!(facts.fit(&matches), word == direction, "{given:?}");
+            }
+            assert_eq!(host.asked.take().len(), usize::from(asks), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn properties_are_read_once_and_only_where_a_rule_asks() {
+        let host = Host { properties: &[(ADDRESS, b"10.0.0.1:1")], ..Host::default() };
+        let headers: Headers = [(":method", "GET")].into_iter().collect();
+        let facts = Facts::new(&headers, &host, Side::OfListener);
+        let source = r#""source": "10.0.0.2", "direction": "inbound""#;
+        for (matches, asked) in [
+            ("{}".to_owned(), &[][..]),
+            // What costs nothing has said no already.
+            (format!(r#"{{{source}, "method": "POST"}}"#), &[]),
+            (format!("{{{source}}}"), &[LISTENER, IDENTITY, ADDRESS]),
+            (format!("{{{source}}}"), &[]),
+        ] {
+            let _ = facts.fit(&matching(&matches));
+            assert_eq!(host.asked.take(), asked, "{matches}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_says_what_a_context_is_worth() {
+        let rule = |matches, trust| TrustRule { matches: matching(matches), trust };
+        let rules = [
+            rule(r#"{"headers": {"x-inner": {"present": true}}}"#, Trust::Continue),
+            rule(r#"{"host": {"glob": "*.example"}}"#, Trust::Link),
+            rule(r#"{"path": {"prefix": "/"}}"#, Trust::Restart),
+        ];
+        for (headers, trust) in [
+            (&[(":authority", "shop.example"), ("x-inner", "")][..], Trust::Continue),
+            (&[(":authority", "Shop.Example:80"), (":path", "/")], Trust::Link),
+            (&[(":authority", "example"), (":path", "/")], Trust::Restart),
+            (&[(":authority", "example")], Trust::Continue),
+        ] {
+            let headers: Headers = headers.iter().copied().collect();
+            let host = Host::default();
+            let facts = Facts::new(&headers, &host, Side::OfListener);
+            assert_eq!(facts.trust(&rules), trust, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_compared_without_port_and_case() {
+        let matcher = StringMatcher::glob("*.example", crate::config::Case::Lower).unwrap();
+        for (headers, fits) in [
+            (&[(":authority", "Shop.Example:8080")][..], true),
+            (&[(":authority", "example")], false),
+            (&[], false),
+        ] {
+            let headers: Headers = headers.iter().copied().collect();
+            let host = Host::default();
+            assert_eq!(
+                Facts::new(&headers, &host, Side::OfListener).host_fits(&matcher),
+                fits,
+                "{headers:?}"
+            );
+        }
+    }
+}
