@@ -4,8 +4,8 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Baggage, Batch, Config, Export, Mode, ParentPolicy, Queue, Rate, Retry, Scalar,
-    Service, Spans, schema,
+    AccessLogField, Baggage, Batch, Config, Direction, Export, KeepBaggage, Mode, ParentPolicy,
+    Propagation, Queue, Rate, ResponseHeader, Retry, Scalar, Service, Spans, Trust, schema,
 };
 use meshweft_core::model::Format;
 use rand::rngs::SmallRng;
@@ -43,10 +43,28 @@ fn parsed(config: &Value) -> Config {
 /// Configurations at their upper bounds, and beyond: `(name, bound, build)`.
 type Bound = (&'static str, usize, &'static str, fn(usize) -> Value);
 
-const BOUNDS: [Bound; 8] = [
+const BOUNDS: [Bound; 12] = [
     ("rules", 1000, "at most 1000 rules", |n| {
         let rules: Vec<_> = (0..n).map(|i| json!({"name": format!("r{i}")})).collect();
         json!({"sampling": {"rules": rules}})
+    }),
+    ("trust", 1000, "at most 1000 items {match, trust}", |n| {
+        let item = json!({"match": {"host": "a"}, "trust": "link"});
+        json!({"propagation": {"trust": vec![item; n]}})
+    }),
+    (
+        "hosts",
+        1000,
+        "at most 1000 hosts",
+        |n| json!({"propagation": {"egress": {"strip": vec!["*.example"; n]}}}),
+    ),
+    ("response", 8, "at most 8 response headers", |n| {
+        let headers: Vec<_> = (0..n).map(|i| json!({"header": format!("x-{i}")})).collect();
+        json!({"propagation": {"response": headers}})
+    }),
+    ("baggage keys", 64, "at most 64 keys", |n| {
+        let keys: Vec<_> = (0..n).map(|i| format!("k{i}")).collect();
+        json!({"propagation": {"baggage": {"allow": keys}}})
     }),
     ("any-of", 1000, "at most 1000 matchers", |n| with_match(&json!({"path": vec!["/a"; n]}))),
     ("pattern", 4096, "1 to 4096 characters", |n| {
@@ -152,6 +170,101 @@ fn an_empty_configuration_has_the_defaults() {
         assert!(config.sampling.rules.is_empty());
         assert_eq!(config.spans, Spans { max_value_length: 256 });
         assert_eq!(config.export, None);
+    }
+}
+
+fn propagation(value: &Value) -> Propagation {
+    parsed(&json!({"propagation": value})).propagation
+}
+
+#[test]
+fn trust_is_a_word_or_a_list() {
+    for (trust, expected) in [
+        (json!("continue"), &[][..]),
+        (json!("restart"), &[(Trust::Restart, None)]),
+        (json!("link"), &[(Trust::Link, None)]),
+        (
+            json!([
+                {"match": {"direction": "outbound"}, "trust": "continue"},
+                {"match": {"direction": "inbound"}, "trust": "link"},
+                {"trust": "restart"},
+            ]),
+            &[
+                (Trust::Continue, Some(Direction::Outbound)),
+                (Trust::Link, Some(Direction::Inbound)),
+                (Trust::Restart, None),
+            ],
+        ),
+    ] {
+        let rules = propagation(&json!({"trust": trust})).trust;
+        let rules: Vec<_> = rules.iter().map(|rule| (rule.trust, rule.matches.direction)).collect();
+        assert_eq!(rules, expected, "{trust}");
+    }
+}
+
+#[test]
+fn stripped_hosts_are_globs_of_hosts() {
+    let hosts = json!(["*.Example.com", "partner.test", "10.1.*", "[2001:db8:*]", "v?.test"]);
+    let strip = propagation(&json!({"egress": {"strip": hosts}})).strip.unwrap();
+    for (host, stripped) in [
+        ("a.example.com", true),
+        ("a.b.example.com", true),
+        ("example.com", false),
+        ("badexample.com", false),
+        ("a.example.com.evil", false),
+        ("partner.test", true),
+        ("a.partner.test", false),
+        ("10.1.2.3", true),
+        ("10.10.2.3", false),
+        ("[2001:db8::7]", true),
+        ("[2001:db9::7]", false),
+        ("v1.test", true),
+        ("v12.test", false),
+    ] {
+        assert_eq!(strip.matches(Some(host.as_bytes())), stripped, "{host}");
+    }
+    assert!(!strip.matches(None));
+    assert!(propagation(&json!({"egress": {"strip": []}})).strip.is_none());
+}
+
+#[test]
+fn what_others_are_told_is_read_in_order() {
+    let told = propagation(&json!({
+        "response": [{"header": "x-trace-id"}, "server-timing", "traceresponse"],
+        "access_log": ["sampled", "span_id"],
+    }));
+    assert_eq!(
+        told.response,
+        [
+            ResponseHeader::Id("x-trace-id".to_owned()),
+            ResponseHeader::ServerTiming,
+            ResponseHeader::TraceResponse,
+        ]
+    );
+    assert_eq!(told.access_log, [AccessLogField::Sampled, AccessLogField::SpanId]);
+    assert_eq!(propagation(&json!({"access_log": []})).access_log, []);
+}
+
+#[test]
+fn baggage_goes_on_or_not() {
+    let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    for (baggage, keep, attributes) in [
+        (json!("pass"), KeepBaggage::All, &[][..]),
+        (json!("drop"), KeepBaggage::Only(keys(&[])), &[]),
+        (json!({}), KeepBaggage::All, &[]),
+        (json!({"attributes": ["a"]}), KeepBaggage::All, &["a"]),
+        (json!({"allow": []}), KeepBaggage::Only(keys(&[])), &[]),
+        (
+            json!({"allow": ["b", "a"], "attributes": ["a", "c"]}),
+            KeepBaggage::Only(keys(&["b", "a"])),
+            &["a", "c"],
+        ),
+    ] {
+        assert_eq!(
+            propagation(&json!({"baggage": baggage})).baggage,
+            Baggage { keep, attributes: keys(attributes) },
+            "{baggage}"
+        );
     }
 }
 

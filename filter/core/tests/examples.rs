@@ -1,7 +1,7 @@
 //! Every file of `config-examples/`, asked about requests.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
-use meshweft_core::config::Config;
+use meshweft_core::config::{Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{Exchange, Format, Headers, TraceId};
 use meshweft_core::propagation::ParentDecision;
@@ -11,6 +11,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
+const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
 const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
 const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
 const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
@@ -193,6 +194,59 @@ fn b3_mesh() {
     assert_eq!(propagation.inject, [Format::B3Multi, Format::TraceContext]);
 }
 
+#[test]
+fn edge_gateway() {
+    let config = config(EDGE_GATEWAY);
+    let side = Side::new(config.mode, false);
+    assert_eq!(side, Side::Always(Direction::Inbound));
+    let headers = Headers::default();
+    let identity = |id| ("connection.uri_san_peer_certificate", id);
+    let address = |address| ("source.address", address);
+    for (peer, trust) in [
+        (&[address("203.0.113.9:4711")][..], Trust::Restart),
+        (&[address("[2001:db8::9]:4711")], Trust::Restart),
+        (&[address("172.32.0.1:4711")], Trust::Restart),
+        (&[address("100.64.0.1:4711")], Trust::Restart),
+        (&[], Trust::Restart),
+        (&[identity("spiffe://elsewhere/ns/shop/sa/cart")], Trust::Restart),
+        (&[identity("spiffe://cluster.local/ns/shop/sa/cart/more")], Trust::Restart),
+        (
+            &[identity("spiffe://cluster.local/ns/shop/sa/cart"), address("203.0.113.9:4711")],
+            Trust::Continue,
+        ),
+        (&[address("10.1.2.3:4711")], Trust::Continue),
+        (&[address("172.16.0.1:4711")], Trust::Continue),
+        (&[address("172.31.0.1:4711")], Trust::Continue),
+        (&[address("192.168.7.7:4711")], Trust::Continue),
+        (&[address("[fd00::7]:4711")], Trust::Continue),
+    ] {
+        let peer = Peer(peer);
+        let facts = Facts::new(&headers, &peer, side);
+        assert_eq!(facts.trust(&config.propagation.trust), trust, "{:?}", peer.0);
+    }
+    let strip = config.propagation.strip.as_ref().unwrap();
+    for (authority, stripped) in [
+        ("partner.example", true),
+        ("API.Partner.Example:443", true),
+        ("eu.api.partner.example", true),
+        ("notpartner.example", false),
+        ("shop.svc.cluster.local", false),
+    ] {
+        let headers: Headers = [(":authority", authority)].into_iter().collect();
+        let facts = Facts::new(&headers, &Peer(&[]), side);
+        assert_eq!(facts.host_fits(strip), stripped, "{authority}");
+    }
+    assert_eq!(config.propagation.response, [ResponseHeader::TraceResponse]);
+    check(
+        EDGE_GATEWAY,
+        &[
+            ("GET shop/", NONE, None, 0.92, true, "default"),
+            ("GET shop/", NONE, None, 0.4, false, "default"),
+            ("GET shop/", NONE, SAMPLED, 0.03, true, "parent"),
+        ],
+    );
+}
+
 /// A file without a test above must not lie there.
 #[cfg(not(target_family = "wasm"))]
 #[test]
@@ -206,7 +260,14 @@ fn every_file_is_asked() {
     files.sort();
     assert_eq!(
         files,
-        ["b3-mesh.json", "debug.json", "health-checks.json", "minimal.json", "production.json"]
+        [
+            "b3-mesh.json",
+            "debug.json",
+            "edge-gateway.json",
+            "health-checks.json",
+            "minimal.json",
+            "production.json"
+        ]
     );
     let readme = std::fs::read_to_string(format!("{folder}/README.md")).unwrap();
     for file in files {

@@ -1,7 +1,8 @@
 //! Every field of the configuration with its values and default: the one table that the parser
 //! reads by and the schema is made of.
 
-use super::{Direction, Mode, ParentPolicy};
+use super::text::{KEY_PATTERN, is_key};
+use super::{AccessLogField, Direction, Mode, ParentPolicy, Trust};
 use crate::model::Format;
 
 /// A named value of an object.
@@ -29,9 +30,22 @@ pub(super) enum Kind {
     },
     /// A cluster's name, or a service and its port.
     Cluster,
+    /// One of some words, or something else.
+    Either {
+        words: &'static [&'static str],
+        default: Option<&'static str>,
+        or: &'static Self,
+    },
     /// Names of headers and their values.
     Headers,
     Integer(&'static Integer),
+    /// A list of things, each at most once where they are `unique`.
+    List {
+        of: &'static Self,
+        max: usize,
+        unique: bool,
+        empty_by_default: bool,
+    },
     /// A matcher.
     Matcher,
     /// Names of headers and a matcher each.
@@ -46,8 +60,8 @@ pub(super) enum Kind {
     Rate {
         default: Option<f64>,
     },
-    /// A list of rules.
-    Rules,
+    /// The name of a header that a response may gain.
+    ResponseHeader,
     Text(&'static Text),
 }
 
@@ -83,12 +97,16 @@ pub(super) struct Text {
 
 // === Limits ===
 
-/// Rules at most.
+/// Rules of one list at most.
 pub(super) const MAX_RULES: usize = 1000;
 /// Service attributes at most.
 pub(super) const MAX_ATTRIBUTES: usize = 128;
 /// Headers of one map at most.
 pub(super) const MAX_HEADERS: usize = 64;
+/// Response headers at most.
+pub(super) const MAX_RESPONSE: usize = 8;
+/// Keys of baggage in one list at most.
+pub(super) const MAX_KEYS: usize = 64;
 /// Items of an any-of matcher at most.
 pub(super) const MAX_ANY_OF: usize = 1000;
 /// Bytes at most to which all patterns together compile: neither the VM's memory nor the time
@@ -133,6 +151,27 @@ pub(super) const CLUSTER: Text = Text {
     pattern: Some(r"^[\u0020-\u007e]+$"),
     valid: |text| text.bytes().all(|b| matches!(b, b' '..=b'~')),
     allowed: "is the name of an Envoy cluster, 1 to 512 printable ASCII characters",
+    default: None,
+};
+pub(super) const HOST_GLOB: Text = Text {
+    max: 255,
+    pattern: Some(r"^([A-Za-z0-9._*?-]+|\[[0-9A-Fa-f:.*?]+\])$"),
+    valid: |text| match text.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|address| {
+            !address.is_empty()
+                && address.bytes().all(|b| b.is_ascii_hexdigit() || b":.*?".contains(&b))
+        }),
+        None => text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._*?-".contains(&b)),
+    },
+    allowed: "is a host without its port, or a pattern of hosts such as \"*.example.com\", at \
+        most 255 characters",
+    default: None,
+};
+pub(super) const KEY: Text = Text {
+    max: 256,
+    pattern: Some(KEY_PATTERN),
+    valid: is_key,
+    allowed: "is a key of W3C baggage: 1 to 256 letters, digits and !#$%&'*+.^_`|~-",
     default: None,
 };
 pub(super) const LABEL: Text = Text {
@@ -183,7 +222,7 @@ pub(super) const CONFIG: &[Field] = &[
     Field {
         name: "mode",
         about: "Which side of the workload the filter stands on.",
-        kind: Kind::Choice { of: &Mode::NAMES, default: Some(Mode::Auto.name()) },
+        kind: Kind::Choice { of: Mode::NAMES, default: Some(Mode::Auto.name()) },
     },
     object("service", "Who the spans are from; what is absent is derived from the node.", SERVICES),
     object("propagation", "Which headers are read and written.", PROPAGATION),
@@ -219,23 +258,128 @@ pub(super) const PROPAGATION: &[Field] = &[
         about: "Formats to write always.",
         kind: Kind::Choices { of: Format::NAMES, default: &["tracecontext"] },
     },
+    Field {
+        name: "trust",
+        about: "What a caller's context is worth: its trace goes on, a new one begins, or a new \
+            one begins with a link to it. The first item that matches says; none: continue.",
+        kind: Kind::Either {
+            words: Trust::NAMES,
+            default: Some("continue"),
+            or: &Kind::List {
+                of: &Kind::Object { fields: TRUST_RULE, required: &["trust"] },
+                max: MAX_RULES,
+                unique: false,
+                empty_by_default: false,
+            },
+        },
+    },
+    object("egress", "What goes out.", EGRESS),
+    Field {
+        name: "response",
+        about: "What the caller is told with the response.",
+        kind: Kind::List {
+            of: &Kind::Either {
+                words: RESPONSE_WORDS,
+                default: None,
+                or: &Kind::Object { fields: RESPONSE, required: &["header"] },
+            },
+            max: MAX_RESPONSE,
+            unique: true,
+            empty_by_default: true,
+        },
+    },
+    Field {
+        name: "access_log",
+        about: "What access logs find as filter state wasm.meshweft.<name>.",
+        kind: Kind::Choices { of: AccessLogField::NAMES, default: &["trace_id"] },
+    },
+    Field {
+        name: "baggage",
+        about: "What becomes of the caller's W3C baggage.",
+        kind: Kind::Either {
+            words: BAGGAGE_WORDS,
+            default: Some("pass"),
+            or: &Kind::Object { fields: BAGGAGE, required: &[] },
+        },
+    },
+];
+
+pub(super) const TRUST_RULE: &[Field] = &[
+    object("match", "Which requests it is for; only the last item may do without.", MATCH),
+    Field {
+        name: "trust",
+        about: "What their context is worth.",
+        kind: Kind::Choice { of: Trust::NAMES, default: None },
+    },
+];
+
+pub(super) const EGRESS: &[Field] = &[Field {
+    name: "strip",
+    about: "Hosts to which no context goes: * is any run of characters, dots among them, so that \
+        *.example.com is every subdomain but not example.com itself.",
+    kind: Kind::List {
+        of: &Kind::Text(&HOST_GLOB),
+        max: MAX_ANY_OF,
+        unique: false,
+        empty_by_default: true,
+    },
+}];
+
+/// Response headers with a format of their own.
+pub(super) const RESPONSE_WORDS: &[&str] = &["traceresponse", "server-timing"];
+
+pub(super) const RESPONSE: &[Field] = &[Field {
+    name: "header",
+    about: "A header, in lower case, with the trace id alone.",
+    kind: Kind::ResponseHeader,
+}];
+
+pub(super) const BAGGAGE_WORDS: &[&str] = &["pass", "drop"];
+
+pub(super) const BAGGAGE: &[Field] = &[
+    Field {
+        name: "allow",
+        about: "Keys that go on; absent: all.",
+        kind: Kind::List {
+            of: &Kind::Text(&KEY),
+            max: MAX_KEYS,
+            unique: true,
+            empty_by_default: false,
+        },
+    },
+    Field {
+        name: "attributes",
+        about: "Keys whose values become attributes of the span, under the name baggage.<key>.",
+        kind: Kind::List {
+            of: &Kind::Text(&KEY),
+            max: MAX_KEYS,
+            unique: true,
+            empty_by_default: true,
+        },
+    },
 ];
 
 pub(super) const SAMPLING: &[Field] = &[
     Field {
         name: "parent",
         about: "What a valid parent decides: everything, or nothing.",
-        kind: Kind::Choice {
-            of: &ParentPolicy::NAMES,
-            default: Some(ParentPolicy::Respect.name()),
-        },
+        kind: Kind::Choice { of: ParentPolicy::NAMES, default: Some(ParentPolicy::Respect.name()) },
     },
     Field {
         name: "rate",
         about: "The share of new traces that are recorded when no rule matches.",
         kind: Kind::Rate { default: Some(1.0) },
     },
-    Field { name: "rules", about: "The first rule that matches decides.", kind: Kind::Rules },
+    Field {
+        name: "rules",
+        about: "The first rule that matches decides.",
+        kind: Kind::List {
+            of: &Kind::Object { fields: RULE, required: &["name"] },
+            max: MAX_RULES,
+            unique: false,
+            empty_by_default: true,
+        },
+    },
 ];
 
 pub(super) const RULE: &[Field] = &[
@@ -253,7 +397,7 @@ pub(super) const RULE: &[Field] = &[
     Field {
         name: "parent",
         about: "Overrides sampling.parent.",
-        kind: Kind::Choice { of: &ParentPolicy::NAMES, default: None },
+        kind: Kind::Choice { of: ParentPolicy::NAMES, default: None },
     },
 ];
 
@@ -279,7 +423,7 @@ pub(super) const MATCH: &[Field] = &[
     Field {
         name: "direction",
         about: "To the workload or through a gateway, or from the workload.",
-        kind: Kind::Choice { of: &Direction::NAMES, default: None },
+        kind: Kind::Choice { of: Direction::NAMES, default: None },
     },
 ];
 
@@ -367,7 +511,7 @@ pub(super) const FORMS: &[&str] = &["exact", "prefix", "suffix", "contains", "gl
 pub(super) const OWN_ATTRIBUTES: [&str; 4] =
     ["service.name", "service.namespace", "service.version", "deployment.environment.name"];
 
-/// Headers that the export writes itself, or that belong to the connection.
+/// Headers that HTTP, the connection or the export writes itself.
 pub(super) const OWN_HEADERS: [&str; 12] = [
     "connection",
     "content-encoding",

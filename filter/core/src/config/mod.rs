@@ -305,93 +305,27 @@ impl Config {
     }
 }
 
-impl Mode {
-    const NAMES: [&str; 4] = ["auto", "inbound", "outbound", "gateway"];
+/// The words of the configuration for the variants of an enum.
+macro_rules! words {
+    ($type:ident: $($variant:ident = $name:literal),+) => {
+        impl $type {
+            const NAMES: &[&'static str] = &[$($name),+];
 
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-            Self::Gateway => "gateway",
+            /// The name in the configuration.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)+ _ => None }
+            }
         }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Auto, Self::Inbound, Self::Outbound, Self::Gateway]
-            .into_iter()
-            .find(|mode| mode.name() == name)
-    }
+    };
 }
 
-impl Trust {
-    const NAMES: [&str; 3] = ["continue", "restart", "link"];
-
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Continue => "continue",
-            Self::Link => "link",
-            Self::Restart => "restart",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Continue, Self::Link, Self::Restart].into_iter().find(|trust| trust.name() == name)
-    }
-}
-
-impl AccessLogField {
-    const NAMES: [&str; 3] = ["trace_id", "span_id", "sampled"];
-
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sampled => "sampled",
-            Self::SpanId => "span_id",
-            Self::TraceId => "trace_id",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Sampled, Self::SpanId, Self::TraceId].into_iter().find(|f| f.name() == name)
-    }
-}
-
-impl Direction {
-    const NAMES: [&str; 2] = ["inbound", "outbound"];
-
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Inbound, Self::Outbound].into_iter().find(|direction| direction.name() == name)
-    }
-}
-
-impl ParentPolicy {
-    const NAMES: [&str; 2] = ["respect", "ignore"];
-
-    /// The name in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ignore => "ignore",
-            Self::Respect => "respect",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Ignore, Self::Respect].into_iter().find(|policy| policy.name() == name)
-    }
-}
+words!(AccessLogField: TraceId = "trace_id", SpanId = "span_id", Sampled = "sampled");
+words!(Direction: Inbound = "inbound", Outbound = "outbound");
+words!(Mode: Auto = "auto", Inbound = "inbound", Outbound = "outbound", Gateway = "gateway");
+words!(ParentPolicy: Respect = "respect", Ignore = "ignore");
+words!(Trust: Continue = "continue", Restart = "restart", Link = "link");

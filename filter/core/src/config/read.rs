@@ -7,8 +7,9 @@ use super::matcher::{Case, RegexError};
 use super::node::{Faults, Node, Object};
 use super::text::{header_value, is_header_name};
 use super::{
-    AccessLogField, Batch, Config, Direction, Export, Match, Mode, ParentPolicy, Propagation,
-    Queue, Rate, Retry, Rule, Sampling, Scalar, Service, Spans, StringMatcher,
+    AccessLogField, Baggage, Batch, Config, Direction, Export, KeepBaggage, Match, Mode,
+    ParentPolicy, Propagation, Queue, Rate, ResponseHeader, Retry, Rule, Sampling, Scalar, Service,
+    Spans, StringMatcher, Trust, TrustRule,
 };
 
 use crate::model::Format;
@@ -40,7 +41,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
     Config {
         mode: object
             .get("mode")
-            .and_then(|node| node.word(&Mode::NAMES, faults))
+            .and_then(|node| node.word(Mode::NAMES, faults))
             .and_then(Mode::from_name)
             .unwrap_or_default(),
         service: service(&services, faults),
@@ -117,29 +118,188 @@ fn whole_number(double: f64) -> Option<i64> {
 }
 
 fn propagation(object: &Object<'_>, faults: &mut Faults) -> Propagation {
-    let mut list = |name, default: &[Format]| {
-        object.get(name).map_or_else(|| default.to_vec(), |node| formats(&node, faults))
+    let mut formats = |name| {
+        let node = object.get(name)?;
+        Some(choices(&node, Format::NAMES, Format::from_name, "formats", faults))
     };
-    Propagation {
-        extract: list("extract", &[Format::TraceContext, Format::B3, Format::B3Multi]),
-        inject: list("inject", &[Format::TraceContext]),
-        access_log: vec![AccessLogField::TraceId],
-        ..Propagation::default()
+    let extract = formats("extract")
+        .unwrap_or_else(|| vec![Format::TraceContext, Format::B3, Format::B3Multi]);
+    let inject = formats("inject").unwrap_or_else(|| vec![Format::TraceContext]);
+    let trust = object.get("trust").map(|node| trust(&node, faults)).unwrap_or_default();
+    let egress = object.object("egress", fields::EGRESS, faults).unwrap_or_default();
+    let strip = egress.get("strip").and_then(|node| hosts(&node, faults));
+    let response = object.get("response").map(|node| response(&node, faults)).unwrap_or_default();
+    let access_log = object.get("access_log").map(|node| {
+        choices(&node, AccessLogField::NAMES, AccessLogField::from_name, "fields", faults)
+    });
+    let access_log = access_log.unwrap_or_else(|| vec![AccessLogField::TraceId]);
+    let baggage = object.get("baggage").map(|node| baggage(&node, faults)).unwrap_or_default();
+    Propagation { extract, inject, trust, strip, response, access_log, baggage }
+}
+
+/// A list of words, each at most once.
+fn choices<T: PartialEq>(
+    node: &Node<'_>,
+    words: &[&str],
+    from_name: fn(&str) -> Option<T>,
+    what: &str,
+    faults: &mut Faults,
+) -> Vec<T> {
+    let mut choices = Vec::new();
+    for item in node.items(words.len(), what, faults) {
+        let Some(word) = item.word(words, faults) else { continue };
+        let Some(choice) = from_name(word) else { continue };
+        push_once(&mut choices, choice, item, word, faults);
+    }
+    choices
+}
+
+/// Adds `value`, which stands at `node` as `text`, to a list that has nothing twice.
+fn push_once<T: PartialEq>(
+    values: &mut Vec<T>,
+    value: T,
+    node: Node<'_>,
+    text: &str,
+    faults: &mut Faults,
+) {
+    if values.contains(&value) {
+        faults.add(node.path, Problem::DuplicateValue { value: quoted(text) });
+    } else {
+        values.push(value);
     }
 }
 
-fn formats(node: &Node<'_>, faults: &mut Faults) -> Vec<Format> {
-    let mut formats = Vec::new();
-    for item in node.items(Format::NAMES.len(), "formats", faults) {
-        let Some(word) = item.word(Format::NAMES, faults) else { continue };
-        let Some(format) = Format::from_name(word) else { continue };
-        if formats.contains(&format) {
-            faults.add(item.path, Problem::DuplicateValue { value: quoted(word) });
-        } else {
-            formats.push(format);
+fn trust(node: &Node<'_>, faults: &mut Faults) -> Vec<TrustRule> {
+    match node.json {
+        Json::String(_) => match node.word(Trust::NAMES, faults).and_then(Trust::from_name) {
+            // What holds without any rule.
+            None | Some(Trust::Continue) => Vec::new(),
+            Some(trust) => vec![TrustRule { matches: Match::default(), trust }],
+        },
+        Json::Array(items) => {
+            let last = items.len().saturating_sub(1);
+            let items = node.items(fields::MAX_RULES, "items {match, trust}", faults);
+            let items = items.iter().enumerate();
+            items.filter_map(|(index, item)| trust_rule(item, index == last, faults)).collect()
+        }
+        Json::Bool(_) | Json::Null | Json::Number(_) | Json::Object(_) => {
+            let allowed = format!("are {}, or a list of {{match, trust}}", Trust::NAMES.join(", "));
+            node.wrong_type(&allowed, faults);
+            Vec::new()
         }
     }
-    formats
+}
+
+fn trust_rule(node: &Node<'_>, last: bool, faults: &mut Faults) -> Option<TrustRule> {
+    let object = node.object(fields::TRUST_RULE, faults)?;
+    let fields = object.get("match");
+    let all = fields.as_ref().is_none_or(|node| *node.json == Json::Object(Vec::new()));
+    if all && !last {
+        let reason = "an item that compares nothing is for every request and must be the last";
+        faults.add(step(&object.path, "match"), Problem::Missing { reason });
+    }
+    let matches = fields
+        .and_then(|node| node.object(fields::MATCH, faults))
+        .map(|object| matches(&object, faults))
+        .unwrap_or_default();
+    let Some(trust) = object.get("trust") else {
+        let reason = "what the context is worth: continue, restart or link";
+        faults.add(step(&object.path, "trust"), Problem::Missing { reason });
+        return None;
+    };
+    let trust = trust.word(Trust::NAMES, faults).and_then(Trust::from_name)?;
+    Some(TrustRule { matches, trust })
+}
+
+/// Patterns of hosts, if there are any.
+fn hosts(node: &Node<'_>, faults: &mut Faults) -> Option<StringMatcher> {
+    let mut globs = Vec::new();
+    for item in node.items(fields::MAX_ANY_OF, "hosts", faults) {
+        let Some(text) = item.text(&fields::HOST_GLOB, faults) else { continue };
+        globs.extend(compiled(&item, text, faults, || StringMatcher::glob(text, Case::Lower)));
+    }
+    (!globs.is_empty()).then(|| StringMatcher::any_of(globs))
+}
+
+fn response(node: &Node<'_>, faults: &mut Faults) -> Vec<ResponseHeader> {
+    let mut headers = Vec::new();
+    for item in node.items(fields::MAX_RESPONSE, "response headers", faults) {
+        let Some((header, name)) = response_header(&item, faults) else { continue };
+        push_once(&mut headers, header, item, name, faults);
+    }
+    headers
+}
+
+/// One response header with its name.
+fn response_header<'a>(node: &Node<'a>, faults: &mut Faults) -> Option<(ResponseHeader, &'a str)> {
+    match node.json {
+        Json::String(_) => {
+            let word = node.word(fields::RESPONSE_WORDS, faults)?;
+            let header = match word {
+                "server-timing" => ResponseHeader::ServerTiming,
+                _ => ResponseHeader::TraceResponse,
+            };
+            Some((header, word))
+        }
+        Json::Object(_) => {
+            let object = node.object(fields::RESPONSE, faults)?;
+            let Some(node) = object.get("header") else {
+                let reason = "the name of the header that tells the trace id";
+                faults.add(step(&object.path, "header"), Problem::Missing { reason });
+                return None;
+            };
+            let allowed = "is the name of a header in lower case, but not of one that has a \
+                meaning in HTTP or a format of its own";
+            let Json::String(name) = node.json else {
+                node.wrong_type(allowed, faults);
+                return None;
+            };
+            let taken =
+                |name| fields::OWN_HEADERS.contains(name) || fields::RESPONSE_WORDS.contains(name);
+            if !is_header_name(name) || taken(&name.as_str()) {
+                node.wrong_value(quoted(name), allowed, faults);
+                return None;
+            }
+            Some((ResponseHeader::Id(name.clone()), name))
+        }
+        Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
+            let allowed = format!("are {}, {{header: name}}", fields::RESPONSE_WORDS.join(", "));
+            node.wrong_type(&allowed, faults);
+            None
+        }
+    }
+}
+
+fn baggage(node: &Node<'_>, faults: &mut Faults) -> Baggage {
+    match node.json {
+        Json::String(_) => match node.word(fields::BAGGAGE_WORDS, faults) {
+            Some("drop") => Baggage { keep: KeepBaggage::Only(Vec::new()), attributes: Vec::new() },
+            _ => Baggage::default(),
+        },
+        Json::Object(_) => {
+            let object = node.object(fields::BAGGAGE, faults).unwrap_or_default();
+            let mut keys = |name| object.get(name).map(|node| keys(&node, faults));
+            Baggage {
+                keep: keys("allow").map_or(KeepBaggage::All, KeepBaggage::Only),
+                attributes: keys("attributes").unwrap_or_default(),
+            }
+        }
+        Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
+            let allowed =
+                format!("are {}, {{allow, attributes}}", fields::BAGGAGE_WORDS.join(", "));
+            node.wrong_type(&allowed, faults);
+            Baggage::default()
+        }
+    }
+}
+
+fn keys(node: &Node<'_>, faults: &mut Faults) -> Vec<String> {
+    let mut keys = Vec::new();
+    for item in node.items(fields::MAX_KEYS, "keys", faults) {
+        let Some(key) = item.text(&fields::KEY, faults) else { continue };
+        push_once(&mut keys, key.to_owned(), item, key, faults);
+    }
+    keys
 }
 
 fn sampling(object: &Object<'_>, faults: &mut Faults) -> Sampling {
@@ -151,7 +311,7 @@ fn sampling(object: &Object<'_>, faults: &mut Faults) -> Sampling {
 }
 
 fn parent(object: &Object<'_>, faults: &mut Faults) -> Option<ParentPolicy> {
-    let word = object.get("parent")?.word(&ParentPolicy::NAMES, faults)?;
+    let word = object.get("parent")?.word(ParentPolicy::NAMES, faults)?;
     ParentPolicy::from_name(word)
 }
 
@@ -203,7 +363,7 @@ fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
             .unwrap_or_default(),
         direction: object
             .get("direction")
-            .and_then(|node| node.word(&Direction::NAMES, faults))
+            .and_then(|node| node.word(Direction::NAMES, faults))
             .and_then(Direction::from_name),
     }
 }
@@ -325,19 +485,29 @@ fn literal(
             return None;
         }
     }
-    if faults.compiled > fields::MAX_COMPILED {
-        // Said already, and every further pattern would take its time.
-        return None;
-    }
     let case = if subject == Subject::Host { Case::Lower } else { Case::Exact };
-    let result: Result<StringMatcher, RegexError> = match form {
+    compiled(node, text, faults, || match form {
         "contains" => StringMatcher::contains(text, case),
         "exact" => Ok(StringMatcher::exact(text, case)),
         "glob" => StringMatcher::glob(text, case),
         "prefix" => Ok(StringMatcher::prefix(text, case)),
         "suffix" => Ok(StringMatcher::suffix(text, case)),
         _ => StringMatcher::regex(text, case),
-    };
+    })
+}
+
+/// What `compile` makes of the `text` at `node`, within what all patterns may take together.
+fn compiled(
+    node: &Node<'_>,
+    text: &str,
+    faults: &mut Faults,
+    compile: impl FnOnce() -> Result<StringMatcher, RegexError>,
+) -> Option<StringMatcher> {
+    if faults.compiled > fields::MAX_COMPILED {
+        // Said already, and every further pattern would take its time.
+        return None;
+    }
+    let result = compile();
     faults.compiled = faults.compiled.saturating_add(StringMatcher::compiled(&result));
     if faults.compiled > fields::MAX_COMPILED {
         let allowed = "are patterns that together compile to at most 32 MiB";

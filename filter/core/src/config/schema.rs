@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{
     CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MAX_ANY_OF, MAX_ATTRIBUTES, MAX_HEADERS,
-    MAX_RULES, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN, RULE, TARGET, Text,
+    MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN, RESPONSE_WORDS, TARGET, Text,
     VALUE_PATTERN,
 };
 use super::text::NAME_PATTERN;
@@ -12,7 +12,7 @@ use super::text::NAME_PATTERN;
 /// The schema.
 ///
 /// It cannot say what the parser checks beside it: bounds of durations, fields that bound one
-/// another, unique names of rules, where a matched path begins, the syntax and the size of a
+/// another, unique names of rules, items of `propagation.trust` that are never asked, where a matched path begins, the syntax and the size of a
 /// regex, environment variables, duplicate keys.
 #[must_use]
 pub fn schema() -> Value {
@@ -41,14 +41,14 @@ fn object(fields: &[Field], required: &[&str]) -> Value {
 }
 
 fn property(field: &Field) -> Value {
-    let mut value = kind(&field.kind);
+    let mut value = shape(&field.kind);
     if let Value::Object(value) = &mut value {
         put(value, "description", field.about);
     }
     value
 }
 
-fn kind(kind: &Kind) -> Value {
+fn shape(kind: &Kind) -> Value {
     match kind {
         Kind::Attributes => json!({
             "type": "object",
@@ -70,6 +70,14 @@ fn kind(kind: &Kind) -> Value {
             "anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])],
             "not": {"type": "string", "pattern": "://"},
         }),
+        Kind::Either { words, default, or } => {
+            let mut schema = Map::new();
+            put(&mut schema, "anyOf", json!([{"enum": words}, shape(or)]));
+            if let Some(default) = default {
+                put(&mut schema, "default", *default);
+            }
+            Value::Object(schema)
+        }
         Kind::Headers => json!({
             "type": "object",
             "maxProperties": MAX_HEADERS,
@@ -80,6 +88,19 @@ fn kind(kind: &Kind) -> Value {
             "default": {},
         }),
         Kind::Integer(range) => integer(range),
+        Kind::List { of, max, unique, empty_by_default } => {
+            let mut schema = Map::new();
+            put(&mut schema, "type", "array");
+            put(&mut schema, "maxItems", *max);
+            put(&mut schema, "items", shape(of));
+            if *unique {
+                put(&mut schema, "uniqueItems", true);
+            }
+            if *empty_by_default {
+                put(&mut schema, "default", json!([]));
+            }
+            Value::Object(schema)
+        }
         Kind::Matcher => json!({"$ref": "#/$defs/matcher"}),
         Kind::Matchers => json!({
             "type": "object",
@@ -96,9 +117,10 @@ fn kind(kind: &Kind) -> Value {
         Kind::Rate { default } => {
             json!({"type": "number", "minimum": 0, "maximum": 1, "default": default})
         }
-        Kind::Rules => json!({
-            "type": "array", "maxItems": MAX_RULES, "items": object(RULE, &["name"]), "default": []
-        }),
+        Kind::ResponseHeader => {
+            let taken: Vec<_> = OWN_HEADERS.iter().chain(RESPONSE_WORDS).collect();
+            json!({"type": "string", "pattern": NAME_PATTERN, "not": {"enum": taken}})
+        }
         Kind::Text(bounds) => text(bounds),
     }
 }

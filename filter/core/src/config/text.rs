@@ -36,6 +36,15 @@ pub(super) const MAX_NAME: usize = 256;
 /// The same for the schema.
 pub(super) const NAME_PATTERN: &str = "^[a-z0-9!#$%&'*+.^_`|~-]{1,256}$";
 
+/// Whether `key` can be a key of baggage (W3C Baggage, section 3.3: an RFC 7230 token). Case
+/// matters.
+pub(super) fn is_key(key: &str) -> bool {
+    key.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(&b))
+}
+
+/// The same for the schema.
+pub(super) const KEY_PATTERN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+
 /// Fills in `${NAME}` by `env`; `$$` is a dollar sign.
 ///
 /// What comes out is checked too: a variable may hold anything.
