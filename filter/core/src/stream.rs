@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::config::{AccessLogField, Trust};
+use crate::config::{AccessLogField, KeepBaggage, Trust};
 use crate::matching::Facts;
 use crate::model::{Exchange, HeaderEdit, Headers, Metric, MonoNanos, SpanId, TraceFlags, TraceId};
 use crate::plugin::Plugin;
@@ -276,7 +276,10 @@ fn onward(
     let inject =
         |outgoing| propagation::inject(&config.inject, &config.extract, standing, outgoing);
     let mut edits = outgoing.map(inject).unwrap_or_default();
-    edits.extend(propagation::carry_baggage(config, standing));
+    // Where nothing is begun, what all may go on goes on as it came.
+    if outgoing.is_some() || config.baggage.keep != KeepBaggage::All {
+        edits.extend(propagation::carry_baggage(config, standing));
+    }
     edits
 }
 

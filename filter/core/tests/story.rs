@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meshweft_core::Exchange;
-use meshweft_core::config::{
-    AccessLogField, Case, Config, Match, Propagation, ResponseHeader, StringMatcher, Trust,
-    TrustRule,
-};
+use meshweft_core::config::Config;
 use meshweft_core::export::{ExportCall, Outcome};
 use meshweft_core::model::{HeaderEdit, Headers, MonoNanos};
 use meshweft_core::plugin::Plugin;
@@ -70,17 +67,19 @@ struct Worker {
 
 impl Worker {
     fn new(config: &str) -> Self {
-        Self::with(config, |_| {})
-    }
-
-    fn with(config: &str, change: impl FnOnce(&mut Propagation)) -> Self {
-        let mut config = Config::parse(config.as_bytes(), &|_| None).unwrap();
-        change(&mut config.propagation);
+        let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
         Self {
             plugin: Plugin::new(config, None, &|_| None),
             rng: SmallRng::seed_from_u64(7),
             now: MonoNanos(1),
         }
+    }
+
+    /// One that exports everything, with this propagation.
+    fn exporting(propagation: &str) -> Self {
+        Self::new(&format!(
+            r#"{{"export": {{"cluster": "collector"}}, "propagation": {propagation}}}"#
+        ))
     }
 
     /// The headers of a request come.
@@ -349,15 +348,6 @@ fn rules_decide_and_are_counted() {
     );
 }
 
-/// A trust rule for all requests, or for those with `header`.
-fn trust(header: Option<&str>, trust: Trust) -> TrustRule {
-    let headers = header.map(|name| (name.to_owned(), StringMatcher::present(true)));
-    TrustRule {
-        matches: Match { headers: headers.into_iter().collect(), ..Match::default() },
-        trust,
-    }
-}
-
 /// A caller that wants everything: its trace, no sampling, debug, and state of vendors.
 fn stranger() -> Told {
     let (traceparent, b3) = (format!("00-{TRACE}-{PARENT}-00"), format!("{TRACE}-{PARENT}-d"));
@@ -371,9 +361,7 @@ fn stranger() -> Told {
 
 #[test]
 fn a_restarted_trace_has_nothing_of_what_came_in() {
-    let mut worker = Worker::with(EXPORTING, |propagation| {
-        propagation.trust = vec![trust(None, Trust::Restart)];
-    });
+    let mut worker = Worker::exporting(r#"{"trust": "restart"}"#);
     let edits = worker.serve(&stranger());
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
     assert_ne!(forwarded.get(3..35), Some(TRACE));
@@ -394,11 +382,11 @@ fn a_restarted_trace_has_nothing_of_what_came_in() {
 
 #[test]
 fn a_debug_flag_that_is_not_trusted_records_nothing() {
-    for rule in [Trust::Restart, Trust::Link] {
-        let silent = r#"{"export": {"cluster": "collector"}, "sampling": {"rate": 0}}"#;
-        let mut worker = Worker::with(silent, |propagation| {
-            propagation.trust = vec![trust(None, rule)];
-        });
+    for trust in ["restart", "link"] {
+        let mut worker = Worker::new(&format!(
+            r#"{{"export": {{"cluster": "collector"}}, "sampling": {{"rate": 0}},
+                "propagation": {{"trust": "{trust}"}}}}"#
+        ));
         worker.serve(&request(&[("x-b3-flags", "1")]));
         worker.serve(&request(&[("b3", &format!("{TRACE}-{PARENT}-d"))]));
         assert_eq!(worker.tick(), []);
@@ -416,9 +404,7 @@ fn a_debug_flag_that_is_not_trusted_records_nothing() {
 
 #[test]
 fn a_linked_trace_is_a_new_one_that_names_the_old() {
-    let mut worker = Worker::with(EXPORTING, |propagation| {
-        propagation.trust = vec![trust(None, Trust::Link)];
-    });
+    let mut worker = Worker::exporting(r#"{"trust": "link"}"#);
     let incoming = format!("00-{TRACE}-{PARENT}-02");
     let edits = worker.serve(&request(&[("traceparent", &incoming), ("tracestate", "a=1")]));
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
@@ -444,13 +430,12 @@ fn a_linked_trace_is_a_new_one_that_names_the_old() {
 
 #[test]
 fn the_first_rule_that_matches_says_what_a_context_is_worth() {
-    let mut worker = Worker::with(EXPORTING, |propagation| {
-        propagation.trust = vec![
-            trust(Some("x-inside"), Trust::Continue),
-            trust(Some("x-outside"), Trust::Restart),
-            trust(Some("x-inside"), Trust::Restart),
-        ];
-    });
+    let mut worker = Worker::exporting(
+        r#"{"trust": [
+            {"match": {"headers": {"x-inside": {"present": true}}}, "trust": "continue"},
+            {"match": {"headers": {"x-outside": {"present": true}}}, "trust": "restart"},
+            {"match": {"headers": {"x-inside": {"present": true}}}, "trust": "restart"}]}"#,
+    );
     let incoming = format!("00-{TRACE}-{PARENT}-01");
     for (header, continued) in [("x-inside", true), ("x-outside", false), ("x-else", true)] {
         let edits = worker.serve(&request(&[("traceparent", &incoming), (header, "")]));
@@ -464,15 +449,12 @@ fn the_first_rule_that_matches_says_what_a_context_is_worth() {
 
 #[test]
 fn nothing_is_read_of_a_request_for_trust_unless_a_rule_asks_and_something_came_in() {
-    let by_source = || {
-        let source = Some(StringMatcher::prefix("10.", Case::Exact));
-        TrustRule { matches: Match { source, ..Match::default() }, trust: Trust::Restart }
-    };
+    let by_source = r#"{"trust": [{"match": {"source": {"prefix": "10."}}, "trust": "restart"}]}"#;
     let incoming = format!("00-{TRACE}-{PARENT}-01");
     let (bare, with_parent) = (request(&[]), request(&[("traceparent", &incoming)]));
     Worker::new(EXPORTING).begin(&with_parent);
     assert_eq!(with_parent.asked.take(), [TRACE_ID_STATE]);
-    let mut worker = Worker::with(EXPORTING, |propagation| propagation.trust = vec![by_source()]);
+    let mut worker = Worker::exporting(by_source);
     worker.begin(&bare);
     assert_eq!(bare.asked.take(), [TRACE_ID_STATE]);
     worker.begin(&with_parent);
@@ -480,13 +462,9 @@ fn nothing_is_read_of_a_request_for_trust_unless_a_rule_asks_and_something_came_
         with_parent.asked.take(),
         [TRACE_ID_STATE, "connection.uri_san_peer_certificate", "source.address"]
     );
-    let mut worker = Worker::with("", |propagation| propagation.trust = vec![by_source()]);
+    let mut worker = Worker::new(&format!(r#"{{"propagation": {by_source}}}"#));
     worker.begin(&with_parent);
     assert_eq!(with_parent.asked.take(), [TRACE_ID_STATE], "nothing is begun");
-}
-
-fn strip_partners(propagation: &mut Propagation) {
-    propagation.strip = StringMatcher::glob("*.Example.com", Case::Lower).ok();
 }
 
 #[test]
@@ -495,7 +473,8 @@ fn to_a_host_outside_goes_no_context_and_the_span_is_recorded() {
     let headers = [("traceparent", &*incoming), ("tracestate", "a=1"), ("baggage", "k=v")];
     let bare = ["baggage", "traceparent", "tracestate"].map(|name| (name.to_owned(), None));
 
-    let mut worker = Worker::with(EXPORTING, strip_partners);
+    let strip = r#"{"egress": {"strip": ["*.Example.com"]}}"#;
+    let mut worker = Worker::exporting(strip);
     assert_eq!(worker.serve(&request_to("API.example.com:443", &headers)), bare.clone().into());
     assert_eq!(worker.serve(&request_to("api.example.com", &[])), BTreeMap::new());
     let calls = worker.tick();
@@ -508,21 +487,15 @@ fn to_a_host_outside_goes_no_context_and_the_span_is_recorded() {
     assert_eq!(forwarded.get(..36), Some(&*format!("00-{TRACE}-")));
 
     // What may not leave may not leave without an export either.
-    let mut silent = Worker::with("", strip_partners);
+    let mut silent = Worker::new(&format!(r#"{{"propagation": {strip}}}"#));
     assert_eq!(silent.serve(&request_to("api.example.com", &headers)), bare.into());
     assert_eq!(silent.serve(&request_to("shop", &headers)), BTreeMap::new());
 }
 
 #[test]
 fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
-    let told_all = |propagation: &mut Propagation| {
-        propagation.response = vec![
-            ResponseHeader::TraceResponse,
-            ResponseHeader::ServerTiming,
-            ResponseHeader::Id("x-trace-id".to_owned()),
-        ];
-    };
-    let mut worker = Worker::with(EXPORTING, told_all);
+    let all = r#"{"response": ["traceresponse", "server-timing", {"header": "x-trace-id"}]}"#;
+    let mut worker = Worker::exporting(all);
     for flags in ["01", "00"] {
         let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-{flags}"))]);
         let mut stream = Stream::default();
@@ -552,7 +525,7 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
     second.properties.insert(TRACE_ID_STATE.to_owned(), TRACE.as_bytes().to_vec());
     let (stream, _) = worker.begin(&second);
     assert_eq!(stream.on_response_headers(&worker.plugin), [], "the first instance tells");
-    let mut silent = Worker::with("", told_all);
+    let mut silent = Worker::new(&format!(r#"{{"propagation": {all}}}"#));
     let (stream, _) = silent.begin(&request(&[]));
     assert_eq!(stream.on_response_headers(&silent.plugin), [], "nothing was begun");
     let mut quiet = Worker::new(EXPORTING);
@@ -562,30 +535,26 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
 
 #[test]
 fn access_logs_find_what_was_asked_for_and_instances_their_mark() {
-    use AccessLogField::{Sampled, SpanId, TraceId};
+    let (span_id, sampled) = ("meshweft.span_id", "meshweft.sampled");
     for (fields, names) in [
-        (vec![], vec![TRACE_ID_STATE]),
-        (vec![TraceId], vec![TRACE_ID_STATE]),
-        (vec![Sampled], vec![TRACE_ID_STATE, "meshweft.sampled"]),
-        (
-            vec![TraceId, SpanId, Sampled],
-            vec![TRACE_ID_STATE, "meshweft.span_id", "meshweft.sampled"],
-        ),
+        ("[]", vec![TRACE_ID_STATE]),
+        (r#"["trace_id"]"#, vec![TRACE_ID_STATE]),
+        (r#"["sampled"]"#, vec![TRACE_ID_STATE, sampled]),
+        (r#"["trace_id", "span_id", "sampled"]"#, vec![TRACE_ID_STATE, span_id, sampled]),
     ] {
-        let mut worker =
-            Worker::with(EXPORTING, |propagation| propagation.access_log = fields.clone());
-        for (flags, sampled) in [("01", "true"), ("00", "false")] {
+        let mut worker = Worker::exporting(&format!(r#"{{"access_log": {fields}}}"#));
+        for (flags, verdict) in [("01", "true"), ("00", "false")] {
             let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-{flags}"))]);
             let (_, effects) = worker.begin(&told);
             let expected: Vec<_> = names
                 .iter()
                 .map(|name| match *name {
                     TRACE_ID_STATE => (*name, TRACE.to_owned()),
-                    "meshweft.sampled" => (*name, sampled.to_owned()),
+                    "meshweft.sampled" => (*name, verdict.to_owned()),
                     _ => (*name, our_span(&effects)),
                 })
                 .collect();
-            assert_eq!(effects.filter_state, expected, "{fields:?}");
+            assert_eq!(effects.filter_state, expected, "{fields}");
             // Where the header callbacks never ran the end tells the same.
             let logged = worker.log(&mut Stream::default(), &told);
             let found: Vec<_> = logged.filter_state.iter().map(|(name, _)| *name).collect();
@@ -625,9 +594,8 @@ fn a_native_tracer_is_counted_and_spoken_of_once() {
 
 #[test]
 fn invalid_contexts_are_counted_by_format() {
-    let all = r#"{"export": {"cluster": "c"}, "propagation": {"extract":
-        ["tracecontext", "b3", "b3multi", "grpc-trace-bin"]}}"#;
-    let mut worker = Worker::new(all);
+    let mut worker =
+        Worker::exporting(r#"{"extract": ["tracecontext", "b3", "b3multi", "grpc-trace-bin"]}"#);
     worker.serve(&request(&[("traceparent", "x"), ("b3", "x")]));
     worker.serve(&request(&[("b3", "x"), ("x-b3-traceid", TRACE), ("x-b3-spanid", PARENT)]));
     let mut metrics = worker.metrics();
