@@ -119,6 +119,18 @@ fn b3() {
 }
 
 #[test]
+fn jaeger() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/jaeger.json")).unwrap();
+    check(suite, Format::Jaeger);
+}
+
+#[test]
+fn ottrace() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/ottrace.json")).unwrap();
+    check(suite, Format::OtTrace);
+}
+
+#[test]
 fn tracestate() {
     let suite: ListSuite = serde_json::from_str(include_str!("testdata/tracestate.json")).unwrap();
     for case in suite.cases {
@@ -276,7 +288,7 @@ mod collected {
         };
         // A relative path is meant from the workspace, where cargo is called, and not from here.
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        for name in ["tracecontext", "tracestate", "b3", "composite"] {
+        for name in ["tracecontext", "tracestate", "b3", "jaeger", "ot", "composite"] {
             let (ran, skipped) = run(&folder.join(name).with_extension("json"), name);
             println!("{name}: {ran} collected cases ran, {skipped} skipped");
             assert!(ran > 0, "no case of {name} ran");
