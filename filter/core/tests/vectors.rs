@@ -11,10 +11,11 @@
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
 use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
-    TraceState, extract, inject,
+    TraceState, baggage_attributes, carry_baggage, extract, inject,
 };
 use serde::Deserialize;
 
@@ -67,6 +68,35 @@ struct ListCase {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BaggageSuite {
+    #[serde(rename = "about")]
+    _about: String,
+    carry: Vec<CarryCase>,
+    attributes: Vec<AttributesCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CarryCase {
+    why: String,
+    inject: Vec<String>,
+    extract: Vec<String>,
+    only: Option<Vec<String>>,
+    before: Vec<(String, String)>,
+    after: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttributesCase {
+    why: String,
+    keys: Vec<String>,
+    headers: Vec<(String, String)>,
+    attributes: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Expect {
     Absent,
@@ -116,6 +146,41 @@ fn tracecontext() {
 fn b3() {
     let suite: Suite = serde_json::from_str(include_str!("testdata/b3.json")).unwrap();
     check(suite, Format::B3);
+}
+
+#[test]
+fn jaeger() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/jaeger.json")).unwrap();
+    check(suite, Format::Jaeger);
+}
+
+#[test]
+fn ottrace() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/ottrace.json")).unwrap();
+    check(suite, Format::OtTrace);
+}
+
+#[test]
+fn baggage() {
+    let suite: BaggageSuite = serde_json::from_str(include_str!("testdata/baggage.json")).unwrap();
+    for case in suite.carry {
+        let keep = case.only.map_or(KeepBaggage::All, KeepBaggage::Only);
+        let config = Propagation {
+            extract: formats(&case.extract),
+            inject: formats(&case.inject),
+            baggage: Baggage { keep, attributes: Vec::new() },
+            ..Propagation::default()
+        };
+        let edits = carry_baggage(&config, &Standing::of(&map(&case.before)));
+        assert_eq!(after(&case.before, edits), case.after, "{}", case.why);
+        let edits = carry_baggage(&config, &Standing::of(&map(&case.after)));
+        assert_eq!(edits, [], "a second time: {}", case.why);
+    }
+    for case in suite.attributes {
+        let config = Baggage { attributes: case.keys, ..Baggage::default() };
+        let found = baggage_attributes(&config, &Standing::of(&map(&case.headers)));
+        assert_eq!(found, case.attributes, "{}", case.why);
+    }
 }
 
 #[test]
@@ -276,7 +341,7 @@ mod collected {
         };
         // A relative path is meant from the workspace, where cargo is called, and not from here.
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        for name in ["tracecontext", "tracestate", "b3", "composite"] {
+        for name in ["tracecontext", "tracestate", "b3", "jaeger", "ot", "baggage", "composite"] {
             let (ran, skipped) = run(&folder.join(name).with_extension("json"), name);
             println!("{name}: {ran} collected cases ran, {skipped} skipped");
             assert!(ran > 0, "no case of {name} ran");
@@ -327,6 +392,12 @@ mod collected {
             assert_eq!(found.state.as_str(), expect["out"].as_str().unwrap_or_default(), "{id}");
             return;
         }
+        if let Some(baggage) = expect["baggage"].as_object() {
+            check_baggage(&headers, baggage, id);
+        }
+        if name == "baggage" {
+            return;
+        }
         let found = match extract(formats, &Standing::of(&map(&headers))).incoming {
             Incoming::Context(found) => found,
             other => {
@@ -371,5 +442,20 @@ mod collected {
             Some(false) => assert_eq!(found.state, TraceState::default(), "{id}"),
             None => {}
         }
+    }
+    #[track_caller]
+    fn check_baggage(
+        headers: &[(String, String)],
+        baggage: &serde_json::Map<String, Value>,
+        id: &str,
+    ) {
+        let attributes = baggage.keys().cloned().collect();
+        let config = Baggage { attributes, ..Baggage::default() };
+        let found = baggage_attributes(&config, &Standing::of(&map(headers)));
+        let expected: Vec<(String, String)> = baggage
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(found, expected, "{id}");
     }
 }
