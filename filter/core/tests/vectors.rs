@@ -305,15 +305,9 @@ mod collected {
         };
         // A relative path is meant from the workspace, where cargo is called, and not from here.
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        for name in [
-            "tracecontext",
-            "tracestate",
-            "b3",
-            "xray",
-            "gcp",
-            "grpc-trace-bin",
-            "composite",
-        ] {
+        for name in
+            ["tracecontext", "tracestate", "b3", "xray", "gcp", "grpc-trace-bin", "composite"]
+        {
             let (ran, skipped) = run(&folder.join(name).with_extension("json"), name);
             println!("{name}: {ran} collected cases ran, {skipped} skipped");
             assert!(ran > 0, "no case of {name} ran");
