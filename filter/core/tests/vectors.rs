@@ -119,6 +119,30 @@ fn b3() {
 }
 
 #[test]
+fn xray() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/xray.json")).unwrap();
+    check(suite, Format::XRay);
+}
+
+#[test]
+fn gcp() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/gcp.json")).unwrap();
+    check(suite, Format::Gcp);
+}
+
+#[test]
+fn grpc_trace_bin() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/grpc-trace-bin.json")).unwrap();
+    check(suite, Format::GrpcTraceBin);
+}
+
+#[test]
+fn skywalking() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/skywalking.json")).unwrap();
+    check(suite, Format::SkyWalking);
+}
+
+#[test]
 fn tracestate() {
     let suite: ListSuite = serde_json::from_str(include_str!("testdata/tracestate.json")).unwrap();
     for case in suite.cases {
@@ -268,6 +292,11 @@ mod collected {
     /// on. The rest of them is checked.
     const STATE_UNCHECKED: &[&str] = &["tracecontext-061", "tracecontext-157"];
 
+    /// Cases that contradict OpenCensus' specification: 004 has a zero between the span id's field
+    /// number and a span id of 8 bytes, so that its last byte is left over, and 005 is of version
+    /// 2, of which nothing is known.
+    const UNCHECKED: &[&str] = &["grpc-trace-bin-004", "grpc-trace-bin-005"];
+
     #[test]
     fn extract_cases() {
         let Some(folder) = std::env::var_os("MESHWEFT_VECTORS") else {
@@ -276,7 +305,9 @@ mod collected {
         };
         // A relative path is meant from the workspace, where cargo is called, and not from here.
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        for name in ["tracecontext", "tracestate", "b3", "composite"] {
+        for name in
+            ["tracecontext", "tracestate", "b3", "xray", "gcp", "grpc-trace-bin", "composite"]
+        {
             let (ran, skipped) = run(&folder.join(name).with_extension("json"), name);
             println!("{name}: {ran} collected cases ran, {skipped} skipped");
             assert!(ran > 0, "no case of {name} ran");
@@ -290,7 +321,8 @@ mod collected {
         let cases = suite["extract"].as_array().expect("extract");
         let mut ran: usize = 0;
         for case in cases {
-            if case["tier"] == "core" {
+            let unchecked = UNCHECKED.iter().any(|id| case["id"] == *id);
+            if case["tier"] == "core" && !unchecked {
                 check_one(case, name, &listed(case, name));
                 ran = ran.saturating_add(1);
             }
@@ -339,7 +371,8 @@ mod collected {
                 return;
             }
         };
-        assert_eq!(expect["valid"], true, "{id}: {found:?}");
+        // A trace without a span (X-Ray) is no valid span context to the sources.
+        assert_eq!(expect["valid"], found.parent_id.is_some(), "{id}: {found:?}");
         assert_eq!(found.trace_id.to_string(), expect["trace_id"].as_str().unwrap(), "{id}");
         if let Some(span_id) = expect["span_id"].as_str() {
             assert_eq!(found.parent_id.map(|id| id.to_string()).as_deref(), Some(span_id), "{id}");
