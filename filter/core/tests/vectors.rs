@@ -11,6 +11,9 @@
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+#[cfg(not(target_family = "wasm"))]
+mod collected;
+
 use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
@@ -252,124 +255,4 @@ fn state(list: &str) -> TraceState {
     let state = TraceState::parse([list.as_bytes()]).unwrap();
     assert_eq!(state.as_str(), list, "a state as it would go on");
     state
-}
-
-/// Vectors collected from other implementations, where a checkout of them is at hand.
-#[cfg(not(target_family = "wasm"))]
-mod collected {
-    use std::path::{Path, PathBuf};
-
-    use serde_json::Value;
-
-    use super::*;
-
-    /// Cases whose word on the state is an artefact of how they were collected: 061 has a valid
-    /// list and expects none, 157 has 33 members, which its source parses and then does not pass
-    /// on. The rest of them is checked.
-    const STATE_UNCHECKED: &[&str] = &["tracecontext-061", "tracecontext-157"];
-
-    #[test]
-    fn extract_cases() {
-        let Some(folder) = std::env::var_os("MESHWEFT_VECTORS") else {
-            println!("MESHWEFT_VECTORS is not set: no collected vectors to run");
-            return;
-        };
-        // A relative path is meant from the workspace, where cargo is called, and not from here.
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        for name in ["tracecontext", "tracestate", "b3", "composite"] {
-            let (ran, skipped) = run(&folder.join(name).with_extension("json"), name);
-            println!("{name}: {ran} collected cases ran, {skipped} skipped");
-            assert!(ran > 0, "no case of {name} ran");
-        }
-    }
-
-    fn run(file: &PathBuf, name: &str) -> (usize, usize) {
-        let text = std::fs::read_to_string(file)
-            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let suite: Value = serde_json::from_str(&text).unwrap();
-        let cases = suite["extract"].as_array().expect("extract");
-        let mut ran: usize = 0;
-        for case in cases {
-            if case["tier"] == "core" {
-                check_one(case, name, &listed(case, name));
-                ran = ran.saturating_add(1);
-            }
-        }
-        (ran, cases.len().saturating_sub(ran))
-    }
-
-    fn listed(case: &Value, name: &str) -> Vec<Format> {
-        match name {
-            "b3" => vec![Format::B3, Format::B3Multi],
-            "composite" => serde_json::from_value::<Vec<String>>(case["propagators"].clone())
-                .map(|names| formats(&names))
-                .unwrap(),
-            "ot" => vec![Format::OtTrace],
-            "tracestate" => vec![Format::TraceContext],
-            name => vec![Format::from_name(name).unwrap()],
-        }
-    }
-
-    #[track_caller]
-    fn check_one(case: &Value, name: &str, formats: &[Format]) {
-        let id = case["id"].as_str().unwrap();
-        let expect = &case["expect"];
-        let mut headers: Vec<(String, String)> =
-            serde_json::from_value(case["headers"].clone()).unwrap();
-        // The host gives names in lower case.
-        headers.iter_mut().for_each(|(header, _)| header.make_ascii_lowercase());
-        if name == "tracestate" {
-            headers.push(("traceparent".to_owned(), TRACEPARENT.to_owned()));
-            let Incoming::Context(found) = extract(formats, &Standing::of(&map(&headers))).incoming
-            else {
-                panic!("{id}: the traceparent is valid");
-            };
-            assert_eq!(found.state.as_str(), expect["out"].as_str().unwrap_or_default(), "{id}");
-            return;
-        }
-        let found = match extract(formats, &Standing::of(&map(&headers))).incoming {
-            Incoming::Context(found) => found,
-            other => {
-                assert_eq!(expect["valid"], false, "{id}: {other:?}");
-                if let (Incoming::Decision(found), Some(sampled)) =
-                    (other, expect["sampled"].as_bool())
-                {
-                    assert_eq!(found != ParentDecision::Drop, sampled, "{id}");
-                }
-                return;
-            }
-        };
-        assert_eq!(expect["valid"], true, "{id}: {found:?}");
-        assert_eq!(found.trace_id.to_string(), expect["trace_id"].as_str().unwrap(), "{id}");
-        if let Some(span_id) = expect["span_id"].as_str() {
-            assert_eq!(found.parent_id.map(|id| id.to_string()).as_deref(), Some(span_id), "{id}");
-        }
-        let sampled = match found.decision {
-            ParentDecision::Deferred => None,
-            ParentDecision::Drop => Some(false),
-            ParentDecision::Debug | ParentDecision::Sample => Some(true),
-        };
-        assert_eq!(sampled, expect["sampled"].as_bool(), "{id}");
-        if let Some(debug) = expect["debug"].as_bool() {
-            assert_eq!(found.decision == ParentDecision::Debug, debug, "{id}");
-        }
-        if let Some(flags) = expect["trace_flags"].as_str() {
-            let random = u8::from_str_radix(flags, 16).unwrap() & TraceFlags::RANDOM.bits() != 0;
-            assert_eq!(found.random, random, "{id}");
-        }
-        if STATE_UNCHECKED.contains(&id) {
-            return;
-        }
-        if let Some(list) = expect["tracestate"].as_str() {
-            assert_eq!(found.state.as_str(), list, "{id}");
-        }
-        match expect["tracestate_valid"].as_bool() {
-            Some(true) => {
-                let list = bytes(expect["tracestate_in"].as_str().unwrap());
-                assert_eq!(Ok(found.state), TraceState::parse([list.as_slice()]), "{id}");
-            }
-            Some(false) => assert_eq!(found.state, TraceState::default(), "{id}"),
-            None => {}
-        }
-    }
 }
