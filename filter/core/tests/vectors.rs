@@ -122,6 +122,18 @@ fn b3() {
 }
 
 #[test]
+fn jaeger() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/jaeger.json")).unwrap();
+    check(suite, Format::Jaeger);
+}
+
+#[test]
+fn ottrace() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/ottrace.json")).unwrap();
+    check(suite, Format::OtTrace);
+}
+
+#[test]
 fn tracestate() {
     let suite: ListSuite = serde_json::from_str(include_str!("testdata/tracestate.json")).unwrap();
     for case in suite.cases {
