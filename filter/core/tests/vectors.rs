@@ -131,6 +131,27 @@ fn jaeger() {
 fn ottrace() {
     let suite: Suite = serde_json::from_str(include_str!("testdata/ottrace.json")).unwrap();
     check(suite, Format::OtTrace);
+fn xray() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/xray.json")).unwrap();
+    check(suite, Format::XRay);
+}
+
+#[test]
+fn gcp() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/gcp.json")).unwrap();
+    check(suite, Format::Gcp);
+}
+
+#[test]
+fn grpc_trace_bin() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/grpc-trace-bin.json")).unwrap();
+    check(suite, Format::GrpcTraceBin);
+}
+
+#[test]
+fn skywalking() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/skywalking.json")).unwrap();
+    check(suite, Format::SkyWalking);
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub struct Outgoing<'a> {
 /// Reads the context that stands on a request: the first of `formats` that is valid wins.
 ///
 /// A decision without ids counts only where no format has a context. Nothing is allocated
-/// but for vendors' state.
+/// but for vendors' state and what stands in base64.
 #[must_use]
 pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     let mut winner = None;
