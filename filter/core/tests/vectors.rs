@@ -131,6 +131,9 @@ fn jaeger() {
 fn ottrace() {
     let suite: Suite = serde_json::from_str(include_str!("testdata/ottrace.json")).unwrap();
     check(suite, Format::OtTrace);
+}
+
+#[test]
 fn xray() {
     let suite: Suite = serde_json::from_str(include_str!("testdata/xray.json")).unwrap();
     check(suite, Format::XRay);

@@ -1,9 +1,7 @@
 //! Any bytes in any header.
 
 use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
-use meshweft_core::model::{
-    Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId,
-};
+use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
     self, Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
     TraceState,
@@ -47,13 +45,7 @@ const CARRIES: &[Carries] = &[
     Carries { format: Format::B3, names: &["b3"], debug: true, ..NOTHING_MORE },
     Carries {
         format: Format::B3Multi,
-        names: &[
-            "x-b3-traceid",
-            "x-b3-spanid",
-            "x-b3-parentspanid",
-            "x-b3-sampled",
-            "x-b3-flags",
-        ],
+        names: &["x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-b3-flags"],
         debug: true,
         ..NOTHING_MORE
     },
@@ -87,7 +79,8 @@ const CARRIES: &[Carries] = &[
 ];
 
 /// Headers that carry baggage and more of the same, which go when a context is stripped.
-const COMPANIONS: &[&str] = &["tracestate", "baggage", "jaeger-baggage", "sw8-correlation", "sw8-x"];
+const COMPANIONS: &[&str] =
+    &["tracestate", "baggage", "jaeger-baggage", "sw8-correlation", "sw8-x"];
 const KEYED: &[&str] = &["uberctx-", "ot-baggage-"];
 
 /// Limits of W3C Baggage, section 3.3.2.
@@ -281,10 +274,7 @@ impl Case {
             let written = self.config.inject.contains(&format)
                 || (self.config.extract.contains(&format) && stood);
             let expected = if written {
-                Extracted {
-                    incoming: carries.told(&self.context),
-                    invalid: FormatSet::default(),
-                }
+                Extracted { incoming: carries.told(&self.context), invalid: FormatSet::default() }
             } else {
                 extract(&[format], &self.headers)
             };
