@@ -14,10 +14,14 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 #[cfg(not(target_family = "wasm"))]
 mod collected;
 
+}
+
+#[test]
+use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
 use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
-    TraceState, extract, inject,
+    TraceState, baggage_attributes, carry_baggage, extract, inject,
 };
 use serde::Deserialize;
 
@@ -67,6 +71,35 @@ struct ListCase {
     headers: Vec<String>,
     list: Option<String>,
     error: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BaggageSuite {
+    #[serde(rename = "about")]
+    _about: String,
+    carry: Vec<CarryCase>,
+    attributes: Vec<AttributesCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CarryCase {
+    why: String,
+    inject: Vec<String>,
+    extract: Vec<String>,
+    only: Option<Vec<String>>,
+    before: Vec<(String, String)>,
+    after: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttributesCase {
+    why: String,
+    keys: Vec<String>,
+    headers: Vec<(String, String)>,
+    attributes: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -155,6 +188,26 @@ fn grpc_trace_bin() {
 fn skywalking() {
     let suite: Suite = serde_json::from_str(include_str!("testdata/skywalking.json")).unwrap();
     check(suite, Format::SkyWalking);
+fn baggage() {
+    let suite: BaggageSuite = serde_json::from_str(include_str!("testdata/baggage.json")).unwrap();
+    for case in suite.carry {
+        let keep = case.only.map_or(KeepBaggage::All, KeepBaggage::Only);
+        let config = Propagation {
+            extract: formats(&case.extract),
+            inject: formats(&case.inject),
+            baggage: Baggage { keep, attributes: Vec::new() },
+            ..Propagation::default()
+        };
+        let edits = carry_baggage(&config, &Standing::of(&map(&case.before)));
+        assert_eq!(after(&case.before, edits), case.after, "{}", case.why);
+        let edits = carry_baggage(&config, &Standing::of(&map(&case.after)));
+        assert_eq!(edits, [], "a second time: {}", case.why);
+    }
+    for case in suite.attributes {
+        let config = Baggage { attributes: case.keys, ..Baggage::default() };
+        let found = baggage_attributes(&config, &Standing::of(&map(&case.headers)));
+        assert_eq!(found, case.attributes, "{}", case.why);
+    }
 }
 
 #[test]
