@@ -345,3 +345,6 @@ fn state(list: &str) -> TraceState {
     assert_eq!(state.as_str(), list, "a state as it would go on");
     state
 }
+}
+
+#[test]

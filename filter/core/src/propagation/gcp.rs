@@ -66,3 +66,63 @@ fn options(text: &[u8]) -> Result<ParentDecision, Malformed> {
     let sampled = ids::decimal(mask).ok_or(UNKNOWN)? & 1 == 1;
     Ok(if sampled { ParentDecision::Sample } else { ParentDecision::Drop })
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    #[test]
+    fn all_but_the_trace_id_may_be_missing() {
+        let span = SpanId::from_bytes([0, 0, 0, 0, 0, 0, 1, 2]);
+        for (rest, parent_id, decision) in [
+            ("", None, ParentDecision::Deferred),
+            ("/", None, ParentDecision::Deferred),
+            ("/0;o=1", None, ParentDecision::Sample),
+            ("/258", span, ParentDecision::Deferred),
+            ("/258;o=", span, ParentDecision::Deferred),
+            ("/258;o=0", span, ParentDecision::Drop),
+            ("/258;o=1", span, ParentDecision::Sample),
+            (";o=3", None, ParentDecision::Sample),
+        ] {
+            let expected = RemoteContext {
+                trace_id: TraceId::from_hex(TRACE.as_bytes()).unwrap(),
+                parent_id,
+                decision,
+                random: false,
+                state: TraceState::default(),
+            };
+            assert_eq!(parse(format!("{TRACE}{rest}").as_bytes()), Ok(expected), "{rest}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        for (value, message) in [
+            (String::new(), "id of the wrong length as trace id of x-cloud-trace-context"),
+            ("0".repeat(32), "all-zero id as trace id of x-cloud-trace-context"),
+            (
+                TRACE.replace('a', "x"),
+                "id with a character other than 0-9a-f as trace id of x-cloud-trace-context",
+            ),
+            (
+                format!("{TRACE}/a"),
+                "span id of x-cloud-trace-context that is no decimal of 64 bits",
+            ),
+            (
+                format!("{TRACE}/1;"),
+                "options of x-cloud-trace-context that are not o= and a number",
+            ),
+            (
+                format!("{TRACE}/1;o=+1"),
+                "options of x-cloud-trace-context that are not o= and a number",
+            ),
+        ] {
+            assert_eq!(parse(value.as_bytes()).unwrap_err().to_string(), message, "{value:?}");
+        }
+    }
+}

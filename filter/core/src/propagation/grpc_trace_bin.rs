@@ -79,3 +79,63 @@ const VERSION: u8 = 0;
 const TRACE_ID: u8 = 0;
 const SPAN_ID: u8 = 1;
 const OPTIONS: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    /// The example of the specification.
+    const VALID: [u8; 29] = [
+        0, 0, 75, 249, 47, 53, 119, 179, 77, 166, 163, 206, 146, 157, 0, 14, 71, 54, 1, 52, 240,
+        103, 170, 11, 169, 2, 183, 2, 1,
+    ];
+
+    fn expected(decision: ParentDecision) -> RemoteContext {
+        RemoteContext {
+            trace_id: TraceId::from_hex(b"4bf92f3577b34da6a3ce929d000e4736").unwrap(),
+            parent_id: SpanId::from_hex(b"34f067aa0ba902b7").ok(),
+            decision,
+            random: false,
+            state: TraceState::default(),
+        }
+    }
+
+    #[test]
+    fn every_prefix_is_an_error_or_has_no_options() {
+        assert_eq!(parse(&VALID), Ok(expected(ParentDecision::Sample)));
+        for end in 0..VALID.len() {
+            let found = parse(&VALID[..end]).map_err(|error| error.to_string());
+            let message = match end {
+                0 => "version of grpc-trace-bin that is not 0",
+                1 => "all-zero id as trace id of grpc-trace-bin",
+                18 => "all-zero id as span id of grpc-trace-bin",
+                27 => {
+                    assert_eq!(found, Ok(expected(ParentDecision::Drop)));
+                    continue;
+                }
+                _ => "grpc-trace-bin that ends within a field",
+            };
+            assert_eq!(found, Err(message.to_owned()), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_follows_an_unknown_field_is_not_read() {
+        for field in 3..=u8::MAX {
+            let mut bytes = VALID.to_vec();
+            bytes.extend([field, OPTIONS, 0]);
+            assert_eq!(parse(&bytes), Ok(expected(ParentDecision::Sample)), "{field}");
+        }
+        for version in 1..=u8::MAX {
+            let mut bytes = VALID;
+            bytes[0] = version;
+            assert_eq!(
+                parse(&bytes).unwrap_err().to_string(),
+                "version of grpc-trace-bin that is not 0"
+            );
+        }
+    }
+}

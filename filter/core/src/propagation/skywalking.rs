@@ -134,7 +134,9 @@ fn uuid(text: &[u8]) -> Result<TraceId, IdError> {
 fn endpoint(headers: &Headers) -> &[u8] {
     headers
         .get(":method")
-        .filter(|method| matches!(method.len(), 1..=16) && method.iter().all(u8::is_ascii_uppercase))
+        .filter(|method| {
+            matches!(method.len(), 1..=16) && method.iter().all(u8::is_ascii_uppercase)
+        })
         .unwrap_or(b"HTTP")
 }
 
@@ -160,3 +162,86 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Characters that the protocol allows in the name of a service, and in that of an instance.
 const MAX_SERVICE: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const UUID: &[u8] = b"de5980b8-fce3-4a37-aab9-b4ac3af7eedd";
+
+    /// The figures are those of the receiver's own tests, but for the segment id with dashes.
+    #[test]
+    fn ids_map_as_in_the_collector() {
+        for (text, id) in [
+            (UUID, "de5980b8fce34a37aab9b4ac3af7eedd"),
+            (b"de5980b8fce34a37aab9b4ac3af7eedd", "de5980b8fce34a37aab9b4ac3af7eedd"),
+            (
+                b"de5980b8fce34a37aab9b4ac3af7eedd.1.16563474296430001",
+                "de5980b8fde34a371be41bcd5e2fd4dd",
+            ),
+        ] {
+            assert_eq!(w3c_trace_id(text).map(|id| id.to_string()), Ok(id.to_owned()));
+        }
+        for (text, id) in [
+            (&b"4f2f27748b8e44ecaf18fe0347194e86.33.16560607369950066"[..], "e9c455a82542306a"),
+            (b"4f2f27748b8e44ecaf18fe0347194e86", "9b37d977cc970a6a"),
+            (b"4f2f2774-8b8e-44ec-af18-fe0347194e86", "9b37d977cc970a6a"),
+        ] {
+            assert_eq!(w3c_span_id(text, 123).map(|id| id.to_string()), Ok(id.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_ids() {
+        for (trace, span) in [
+            ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"),
+            ("00000000000000000000000000000001", "0000000000000001"),
+            ("ffffffffffffffffffffffffffffffff", "ffffffffffffffff"),
+        ] {
+            let value = format!(
+                "1-{}-{}-0----",
+                BASE64_PADDED.encode(trace),
+                BASE64_PADDED.encode(format!("{span}{:016}", 0))
+            );
+            let carrier = parse(value.as_bytes()).unwrap();
+            assert_eq!(
+                carrier.context,
+                RemoteContext {
+                    trace_id: TraceId::from_hex(trace.as_bytes()).unwrap(),
+                    parent_id: SpanId::from_hex(span.as_bytes()).ok(),
+                    decision: ParentDecision::Sample,
+                    random: false,
+                    state: TraceState::default(),
+                }
+            );
+            assert_eq!(carrier.trace_id, trace.as_bytes());
+        }
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        let id = BASE64_PADDED.encode(UUID);
+        let twin = BASE64_PADDED.encode("0123456789abcdef0123456789abcdef");
+        for (value, message) in [
+            (String::new(), "sw8 without eight fields"),
+            (format!("1-{id}-{id}-0---"), "sw8 without eight fields"),
+            (format!("1-{id}-{id}-0-----"), "sw8 without eight fields"),
+            (format!("-{id}-{id}-0----"), "sample of sw8 that is neither 0 nor 1"),
+            (format!("1-*-{id}-0----"), "trace id of sw8 that is not base64"),
+            (format!("1-{id}-*-0----"), "segment id of sw8 that is not base64"),
+            (
+                format!("1-{id}-{id}-4294967296----"),
+                "span index of sw8 that is no number of 32 bits",
+            ),
+            (format!("1--{id}-0----"), "id of the wrong length as trace id of sw8"),
+            (format!("1-{id}--0----"), "id of the wrong length as segment id of sw8"),
+            (format!("1-{id}-{twin}-0----"), "all-zero id as segment id of sw8"),
+        ] {
+            let error = parse(value.as_bytes()).err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), Some(message), "{value:?}");
+        }
+    }
+}

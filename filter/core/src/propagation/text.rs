@@ -8,7 +8,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::model::hex_digit;
 
 /// Base64 (RFC 4648, section 4), written without padding and read with or without it.
-pub(super) const BASE64_UNPADDED: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, UNPADDED);
+pub(super) const BASE64_UNPADDED: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, UNPADDED);
 
 /// The same, written with padding.
 pub(super) const BASE64_PADDED: GeneralPurpose =
@@ -132,7 +133,10 @@ mod tests {
         ] {
             assert_eq!(from_base64(text.as_bytes()).as_deref(), bytes, "{text}");
         }
-        assert_eq!((BASE64_UNPADDED.encode("a"), BASE64_PADDED.encode("a")), ("YQ".into(), "YQ==".into()));
+        assert_eq!(
+            (BASE64_UNPADDED.encode("a"), BASE64_PADDED.encode("a")),
+            ("YQ".into(), "YQ==".into())
+        );
     }
 
     #[test]

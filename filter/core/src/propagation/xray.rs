@@ -120,3 +120,72 @@ fn trace_id(root: &[u8]) -> Result<TraceId, IdError> {
 
 /// Characters in the header at most, as where AWS' APIs take one (`traceHeader` of Step Functions).
 const MAX_LENGTH: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const ROOT: &str = "Root=1-0af76519-16cd43dd8448eb211c80319c";
+
+    #[test]
+    fn fields_in_any_order_with_and_without_a_parent() {
+        let trace_id = TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").unwrap();
+        let parent_id = SpanId::from_hex(b"53995c3f42cd8ad8").ok();
+        for (value, parent_id, decision) in [
+            (ROOT.to_owned(), None, ParentDecision::Deferred),
+            (format!("Self=x;{ROOT};Sampled=1"), None, ParentDecision::Sample),
+            (
+                format!("Sampled=0; Parent=53995c3f42cd8ad8 ;{ROOT};"),
+                parent_id,
+                ParentDecision::Drop,
+            ),
+            (
+                format!("{ROOT};Parent=53995c3f42cd8ad8;Sampled=?"),
+                parent_id,
+                ParentDecision::Deferred,
+            ),
+        ] {
+            let state = TraceState::default();
+            let expected = RemoteContext { trace_id, parent_id, decision, random: false, state };
+            assert_eq!(parse(value.as_bytes()), Ok(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_and_where() {
+        for (value, message) in [
+            (String::new(), "x-amzn-trace-id without Root"),
+            ("Sampled=1".to_owned(), "x-amzn-trace-id without Root"),
+            (format!("{ROOT};x"), "field of x-amzn-trace-id without an equals sign"),
+            (format!("{ROOT};{ROOT}"), "field that x-amzn-trace-id has twice"),
+            ("Root=1-0-0".to_owned(), "id of the wrong length as Root of x-amzn-trace-id"),
+            (format!("{ROOT}-"), "id of the wrong length as Root of x-amzn-trace-id"),
+            (
+                ROOT.replace('a', "A"),
+                "id with a character other than 0-9a-f as Root of x-amzn-trace-id",
+            ),
+            (format!("{ROOT};Parent=0000000000000000"), "all-zero id as Parent of x-amzn-trace-id"),
+        ] {
+            assert_eq!(parse(value.as_bytes()).unwrap_err().to_string(), message, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn only_fields_of_others_are_kept() {
+        let value = format!("{ROOT};Parent=;Sampled=;Self=x; a = 1 ;=;Rootless=2");
+        assert_eq!(
+            others(value.as_bytes()).collect::<Vec<_>>(),
+            [&b"a = 1"[..], b"=", b"Rootless=2"]
+        );
+        let full = "x".repeat(MAX_LENGTH.saturating_sub(2));
+        let mut out = full.clone();
+        push_field(&mut out, b"yz");
+        push_field(&mut out, b"\t");
+        assert_eq!(out, full);
+        push_field(&mut out, b"y");
+        assert_eq!(out, format!("{full};y"));
+    }
+}
