@@ -14,7 +14,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
-    TraceState, extract, inject,
+    TraceState, extract, inject, update_state,
 };
 use serde::Deserialize;
 
@@ -119,6 +119,12 @@ fn b3() {
 }
 
 #[test]
+fn datadog() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/datadog.json")).unwrap();
+    check(suite, Format::Datadog);
+}
+
+#[test]
 fn tracestate() {
     let suite: ListSuite = serde_json::from_str(include_str!("testdata/tracestate.json")).unwrap();
     for case in suite.cases {
@@ -172,7 +178,7 @@ fn check(suite: Suite, default: Format) {
         assert_eq!(!found.invalid.is_empty(), invalid, "{}: {:?}", case.why, case.headers);
     }
     for case in suite.inject {
-        let context = SpanContext {
+        let mut context = SpanContext {
             trace_id: trace_id(&case.context.trace_id),
             span_id: span_id(&case.context.span_id),
             flags: TraceFlags::from_bits(u8::from_str_radix(&case.context.flags, 16).unwrap()),
@@ -180,9 +186,11 @@ fn check(suite: Suite, default: Format) {
             state: state(&case.context.state),
         };
         let parent_id = case.parent_id.as_deref().map(span_id);
+        let (injected, extracted) = (formats(&case.inject), formats(&case.extract));
+        update_state(&mut context, &injected, &extracted);
         let edits = inject(
-            &formats(&case.inject),
-            &formats(&case.extract),
+            &injected,
+            &extracted,
             &Standing::of(&map(&case.before)),
             &Outgoing { context: &context, parent_id, service: "shop" },
         );
@@ -276,10 +284,125 @@ mod collected {
         };
         // A relative path is meant from the workspace, where cargo is called, and not from here.
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        for name in ["tracecontext", "tracestate", "b3", "composite"] {
+        for name in ["tracecontext", "tracestate", "b3", "composite", "datadog"] {
             let (ran, skipped) = run(&folder.join(name).with_extension("json"), name);
             println!("{name}: {ran} collected cases ran, {skipped} skipped");
             assert!(ran > 0, "no case of {name} ran");
+        }
+    }
+
+    /// What goes on with a request, by Datadog's word: in its headers, and in the member `dd`.
+    #[test]
+    fn datadog_goes_on() {
+        let Some(folder) = std::env::var_os("MESHWEFT_VECTORS") else { return };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+        let text = std::fs::read_to_string(file.join("datadog.json")).unwrap();
+        let suite: Value = serde_json::from_str(&text).unwrap();
+        let cases = |name: &str| suite[name].as_array().unwrap().clone();
+        let both = [Format::TraceContext, Format::Datadog];
+        let forward = |case: &Value| {
+            let before: Vec<(String, String)> =
+                serde_json::from_value(case["headers"].clone()).unwrap();
+            let headers = map(&before);
+            let standing = Standing::of(&headers);
+            let Incoming::Context(remote) = extract(&both, &standing).incoming else {
+                panic!("{case}");
+            };
+            let dropped = remote.decision == ParentDecision::Drop;
+            let mut context = SpanContext {
+                trace_id: remote.trace_id,
+                span_id: span_id("00000000000000cd"),
+                flags: if dropped { TraceFlags::default() } else { TraceFlags::SAMPLED },
+                debug: false,
+                state: remote.state,
+            };
+            update_state(&mut context, &both, &both);
+            let outgoing = Outgoing { context: &context, parent_id: None, service: "shop" };
+            let after = after(&before, inject(&both, &both, &standing, &outgoing));
+            after.into_iter().collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let texts = |value: &Value| -> Vec<String> {
+            serde_json::from_value(value.clone()).unwrap_or_default()
+        };
+        for case in cases("extract").iter().filter(|case| case["expect"]["valid"] == true) {
+            let sent = forward(case);
+            let get = |name: &str| sent.get(name).map(String::as_str).unwrap_or_default();
+            let has_tag = |tag: &str| get("x-datadog-tags").split(',').any(|other| other == tag);
+            let expect = &case["expect"];
+            if let Some(priority) = expect["priority"].as_i64() {
+                assert_eq!(get("x-datadog-sampling-priority"), priority.to_string(), "{case}");
+            }
+            let origins = texts(&expect["origin_any_of"]);
+            assert!(
+                origins.is_empty()
+                    || origins.iter().any(|origin| get("x-datadog-origin") == origin),
+                "{case}"
+            );
+            for (key, value) in expect["tags"].as_object().into_iter().flatten() {
+                assert!(has_tag(&format!("{key}={}", value.as_str().unwrap())), "{case}");
+            }
+            for (name, wanted) in case["propagate"].as_object().into_iter().flatten() {
+                match wanted {
+                    Value::String(value) => assert_eq!(get(name), value, "{case}"),
+                    wanted => {
+                        if let Some(part) = wanted["contains"].as_str() {
+                            assert!(get(name).contains(part), "{case}");
+                        }
+                        if let Some(part) = wanted["lacks"].as_str() {
+                            assert!(!get(name).contains(part), "{case}");
+                        }
+                        assert_ne!(Some(get(name)), wanted["not"].as_str(), "{case}");
+                    }
+                }
+            }
+        }
+        // Where the decision is still open nothing is injected: our sampler has always decided.
+        for case in cases("inject").iter().filter(|case| !case["context"]["sampled"].is_null()) {
+            let sampled = case["context"]["sampled"] == true;
+            let context = SpanContext {
+                trace_id: trace_id(case["context"]["trace_id"].as_str().unwrap()),
+                span_id: span_id(case["context"]["span_id"].as_str().unwrap()),
+                flags: if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() },
+                debug: false,
+                state: TraceState::default(),
+            };
+            let outgoing = Outgoing { context: &context, parent_id: None, service: "shop" };
+            let standing = Headers::default();
+            let edits = inject(&[Format::Datadog], &[], &Standing::of(&standing), &outgoing);
+            let wanted = case["headers"].as_object().unwrap();
+            let wanted: Vec<(String, String)> = wanted
+                .iter()
+                .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+                .collect();
+            assert_eq!(after(&[], edits), wanted, "{case}");
+        }
+        for case in &cases("tracestate_dd") {
+            let sent = forward(case);
+            let get = |name: &str| sent.get(name).map(String::as_str).unwrap_or_default();
+            let wanted = &case["propagated"];
+            let state = TraceState::parse([get("tracestate").as_bytes()]).unwrap();
+            let fields: Vec<&str> = state.get("dd").unwrap_or_default().split(';').collect();
+            let origin = sent.get("x-datadog-origin").map(String::as_str);
+            if let Some(priority) = wanted["priority"].as_str() {
+                assert_eq!(get("x-datadog-sampling-priority"), priority, "{case}");
+            }
+            if let Some(flags) = wanted["flags"].as_str() {
+                assert!(get("traceparent").ends_with(flags), "{case}");
+            }
+            if let Some(wanted) = wanted["origin"].as_str() {
+                assert_eq!(origin, Some(wanted), "{case}");
+            }
+            let origins = texts(&wanted["origin_any_of"]);
+            assert!(origins.is_empty() || origins.iter().any(|o| origin == Some(o)), "{case}");
+            assert!(wanted["no_origin"] != true || origin.is_none(), "{case}");
+            for tag in texts(&wanted["tags_contain"]) {
+                assert!(get("x-datadog-tags").split(',').any(|other| other == tag), "{case}");
+            }
+            for field in texts(&wanted["dd"]) {
+                assert!(fields.contains(&field.as_str()), "{case}: {fields:?}");
+            }
+            let any = texts(&wanted["dd_any_of"]);
+            assert!(any.is_empty() || any.iter().any(|f| fields.contains(&f.as_str())), "{case}");
         }
     }
 
