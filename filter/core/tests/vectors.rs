@@ -22,6 +22,10 @@ use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, Trace
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
     TraceState, baggage_attributes, carry_baggage, extract, inject,
+}
+
+#[test]
+    TraceState, extract, inject, update_state,
 };
 use serde::Deserialize;
 
@@ -208,6 +212,9 @@ fn baggage() {
         let found = baggage_attributes(&config, &Standing::of(&map(&case.headers)));
         assert_eq!(found, case.attributes, "{}", case.why);
     }
+fn datadog() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/datadog.json")).unwrap();
+    check(suite, Format::Datadog);
 }
 
 #[test]
@@ -264,7 +271,7 @@ fn check(suite: Suite, default: Format) {
         assert_eq!(!found.invalid.is_empty(), invalid, "{}: {:?}", case.why, case.headers);
     }
     for case in suite.inject {
-        let context = SpanContext {
+        let mut context = SpanContext {
             trace_id: trace_id(&case.context.trace_id),
             span_id: span_id(&case.context.span_id),
             flags: TraceFlags::from_bits(u8::from_str_radix(&case.context.flags, 16).unwrap()),
@@ -272,9 +279,11 @@ fn check(suite: Suite, default: Format) {
             state: state(&case.context.state),
         };
         let parent_id = case.parent_id.as_deref().map(span_id);
+        let (injected, extracted) = (formats(&case.inject), formats(&case.extract));
+        update_state(&mut context, &injected, &extracted);
         let edits = inject(
-            &formats(&case.inject),
-            &formats(&case.extract),
+            &injected,
+            &extracted,
             &Standing::of(&map(&case.before)),
             &Outgoing { context: &context, parent_id, service: "shop" },
         );
@@ -345,6 +354,3 @@ fn state(list: &str) -> TraceState {
     assert_eq!(state.as_str(), list, "a state as it would go on");
     state
 }
-}
-
-#[test]
