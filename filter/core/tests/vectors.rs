@@ -14,18 +14,11 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 #[cfg(not(target_family = "wasm"))]
 mod collected;
 
-}
-
-#[test]
 use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
 use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
-    TraceState, baggage_attributes, carry_baggage, extract, inject,
-}
-
-#[test]
-    TraceState, extract, inject, update_state,
+    TraceState, baggage_attributes, carry_baggage, extract, inject, update_state,
 };
 use serde::Deserialize;
 
@@ -192,6 +185,9 @@ fn grpc_trace_bin() {
 fn skywalking() {
     let suite: Suite = serde_json::from_str(include_str!("testdata/skywalking.json")).unwrap();
     check(suite, Format::SkyWalking);
+}
+
+#[test]
 fn baggage() {
     let suite: BaggageSuite = serde_json::from_str(include_str!("testdata/baggage.json")).unwrap();
     for case in suite.carry {
@@ -212,6 +208,9 @@ fn baggage() {
         let found = baggage_attributes(&config, &Standing::of(&map(&case.headers)));
         assert_eq!(found, case.attributes, "{}", case.why);
     }
+}
+
+#[test]
 fn datadog() {
     let suite: Suite = serde_json::from_str(include_str!("testdata/datadog.json")).unwrap();
     check(suite, Format::Datadog);

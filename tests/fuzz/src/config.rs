@@ -17,7 +17,7 @@ pub fn config(input: &[u8]) {
         Err(errors) => {
             assert!((1..=100).contains(&errors.len()), "{errors:?}");
             for error in errors {
-                assert!(error.starts_with('$'), "{error}");
+                assert!(error.starts_with("configuration: "), "{error}");
                 assert!(!error.contains(['\n', '\r']), "{error}");
             }
         }

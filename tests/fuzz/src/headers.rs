@@ -20,8 +20,21 @@ pub struct Carries {
     pub debug: bool,
     /// Whether it tells that the trace id is random.
     pub random: bool,
-    /// Whether it carries vendors' state.
-    pub state: bool,
+    /// Whether it has no form for an id whose low half is zero.
+    pub low_half: bool,
+    /// Which part of vendors' state it carries.
+    pub state: State,
+}
+
+/// How much of vendors' state a format carries.
+#[derive(Debug)]
+pub enum State {
+    /// All of it.
+    Every,
+    /// None.
+    None,
+    /// No more than the member of this key, in words of its own.
+    Own(&'static str),
 }
 
 const NOTHING_MORE: Carries = Carries {
@@ -30,7 +43,8 @@ const NOTHING_MORE: Carries = Carries {
     trace_bits: 128,
     debug: false,
     random: false,
-    state: false,
+    low_half: false,
+    state: State::None,
 };
 
 /// All of them. Every format carries our span id as the next hop's parent, and whether we sample.
@@ -39,7 +53,7 @@ const CARRIES: &[Carries] = &[
         format: Format::TraceContext,
         names: &["traceparent"],
         random: true,
-        state: true,
+        state: State::Every,
         ..NOTHING_MORE
     },
     Carries { format: Format::B3, names: &["b3"], debug: true, ..NOTHING_MORE },
@@ -64,6 +78,8 @@ const CARRIES: &[Carries] = &[
             "x-datadog-origin",
             "x-datadog-tags",
         ],
+        low_half: true,
+        state: State::Own("dd"),
         ..NOTHING_MORE
     },
     Carries { format: Format::XRay, names: &["x-amzn-trace-id"], ..NOTHING_MORE },
@@ -71,6 +87,7 @@ const CARRIES: &[Carries] = &[
         format: Format::OtTrace,
         names: &["ot-tracer-traceid", "ot-tracer-spanid", "ot-tracer-sampled"],
         trace_bits: 64,
+        low_half: true,
         ..NOTHING_MORE
     },
     Carries { format: Format::Gcp, names: &["x-cloud-trace-context"], ..NOTHING_MORE },
@@ -96,16 +113,31 @@ pub fn carries(format: Format) -> Option<&'static Carries> {
 }
 
 impl Carries {
-    /// What is read from this format alone after it was written from `context`.
-    pub fn told(&self, context: &SpanContext) -> Incoming {
-        let trace_id = match self.trace_bits {
-            64 => TraceId::from_halves(0, context.trace_id.low()),
-            _ => Some(context.trace_id),
-        };
-        // An id whose low half is zero has no form of 64 bits.
-        let Some(trace_id) = trace_id else { return Incoming::Absent };
+    /// Checks what is read from this format alone, after it was written from `context`.
+    pub fn check(&self, found: &Extracted, context: &SpanContext) {
+        let mut found = found.clone();
+        if let (State::Own(key), Incoming::Context(found)) = (&self.state, &mut found.incoming) {
+            let own = format!("{key}=");
+            let state = core::mem::take(&mut found.state);
+            let members = state.as_str().split(',').filter(|member| !member.is_empty());
+            assert!(
+                members.clone().count() <= 1 && members.into_iter().all(|m| m.starts_with(&own))
+            );
+        }
+        let expected = Extracted { incoming: self.told(context), invalid: FormatSet::default() };
+        assert_eq!(found, expected, "{:?}", self.format);
+    }
+
+    fn told(&self, context: &SpanContext) -> Incoming {
+        let low = context.trace_id.low();
+        if self.low_half && low == 0 {
+            return Incoming::Absent;
+        }
         Incoming::Context(RemoteContext {
-            trace_id,
+            trace_id: match self.trace_bits {
+                64 => TraceId::from_halves(0, low).expect("a low half"),
+                _ => context.trace_id,
+            },
             parent_id: Some(context.span_id),
             decision: if self.debug && context.debug {
                 ParentDecision::Debug
@@ -115,7 +147,10 @@ impl Carries {
                 ParentDecision::Drop
             },
             random: self.random && context.flags.has(TraceFlags::RANDOM),
-            state: if self.state { context.state.clone() } else { TraceState::default() },
+            state: match self.state {
+                State::Every => context.state.clone(),
+                State::None | State::Own(_) => TraceState::default(),
+            },
         })
     }
 }
@@ -200,7 +235,8 @@ fn some_context(bits: u8) -> SpanContext {
     SpanContext {
         trace_id: TraceId::from_halves(high, 0x8448_eb21_1c80_319c).expect("an id"),
         span_id: span_id(0xb7ad_6b71_6920_3331),
-        flags: TraceFlags::from_bits(bits),
+        // Debug asks for a sample.
+        flags: TraceFlags::from_bits(bits | bits >> 2 & 1),
         debug: bits & 4 != 0,
         state: TraceState::parse([state]).expect("a list"),
     }
@@ -235,14 +271,22 @@ impl Case {
         self.baggage_keeps_its_limits();
     }
 
+    /// The context in the words of our span.
+    fn outgoing(&self) -> SpanContext {
+        let mut context = self.context.clone();
+        let Propagation { inject, extract, .. } = &self.config;
+        propagation::update_state(&mut context, inject, extract);
+        context
+    }
+
     fn extracted(&self) -> Extracted {
         extract(&self.config.extract, &self.headers)
     }
 
     /// The edits that write its context beside `headers`.
     pub fn inject(&self, headers: &[(String, Vec<u8>)]) -> Vec<HeaderEdit> {
-        let outgoing =
-            Outgoing { context: &self.context, parent_id: self.parent_id, service: "shop" };
+        let context = self.outgoing();
+        let outgoing = Outgoing { context: &context, parent_id: self.parent_id, service: "shop" };
         let Propagation { inject, extract, .. } = &self.config;
         propagation::inject(inject, extract, &Standing::of(&map(headers)), &outgoing)
     }
@@ -273,12 +317,12 @@ impl Case {
             let stood = self.headers.iter().any(|(name, _)| carries.names.contains(&name.as_str()));
             let written = self.config.inject.contains(&format)
                 || (self.config.extract.contains(&format) && stood);
-            let expected = if written {
-                Extracted { incoming: carries.told(&self.context), invalid: FormatSet::default() }
+            let found = extract(&[format], after);
+            if written {
+                carries.check(&found, &self.outgoing());
             } else {
-                extract(&[format], &self.headers)
-            };
-            assert_eq!(extract(&[format], after), expected, "{format:?} in {after:?}");
+                assert_eq!(found, extract(&[format], &self.headers), "{format:?} was not asked");
+            }
         }
     }
 
@@ -297,31 +341,56 @@ impl Case {
     fn baggage_keeps_its_limits(&self) {
         let after = apply(&self.headers, self.carry(&self.headers));
         assert_eq!(apply(&after, self.carry(&after)), after, "baggage carried a second time");
-        let Propagation { inject, extract, baggage, .. } = &self.config;
-        if inject.contains(&Format::Baggage) || extract.contains(&Format::Baggage) {
-            let lists: Vec<&[u8]> = values(&after, "baggage").collect();
-            assert!(lists.len() <= 1, "{lists:?}");
-            let list = lists.first().copied().unwrap_or_default();
-            assert!(list.len() <= MAX_BYTES, "{} bytes", list.len());
-            let members: Vec<&[u8]> =
-                list.split(|byte| *byte == b',').filter(|member| !member.is_empty()).collect();
-            assert!(members.len() <= MAX_MEMBERS, "{} members", members.len());
-            if let KeepBaggage::Only(keys) = &baggage.keep {
-                for member in members {
-                    let end = member.iter().position(|byte| *byte == b'=').expect("a value");
-                    let key = core::str::from_utf8(&member[..end]).expect("a key");
-                    assert!(keys.iter().any(|kept| kept == key), "{key}");
-                }
+        let policy = &self.config.baggage;
+        for name in ["baggage", "jaeger-baggage"] {
+            let list = values(&after, name).collect::<Vec<_>>().join(&b',');
+            assert!(list.len() <= MAX_BYTES, "{name} of {} bytes", list.len());
+            let members: Vec<&[u8]> = list
+                .split(|byte| *byte == b',')
+                .filter(|member| !member.trim_ascii().is_empty())
+                .collect();
+            assert!(members.len() <= MAX_MEMBERS, "{name} of {} members", members.len());
+            for member in members {
+                let key = member.split(|byte| *byte == b'=').next().expect("a key");
+                check_allowed(&policy.keep, key);
             }
         }
-        let attributes =
-            propagation::baggage_attributes(baggage, &Standing::of(&map(&self.headers)));
-        for (at, (name, _)) in attributes.iter().enumerate() {
-            let key = name.strip_prefix("baggage.").expect("the name of an attribute");
-            assert!(baggage.attributes.iter().any(|asked| asked == key), "{key}");
-            assert!(attributes[..at].iter().all(|(other, _)| other != name), "{name} twice");
+        for (name, _) in &after {
+            if let Some(key) = KEYED.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+                check_allowed(&policy.keep, key.as_bytes());
+            }
+        }
+        let standing = map(&self.headers);
+        let attributes = propagation::baggage_attributes(policy, &Standing::of(&standing));
+        let keys: Vec<&String> = attributes.iter().map(|(key, _)| key).collect();
+        assert!(keys.iter().all(|key| policy.attributes.contains(key)), "{keys:?}");
+        assert!(keys.is_sorted_by_key(|key| policy.attributes.iter().position(|k| k == *key)));
+    }
+}
+
+/// Checks that a key which goes on is allowed: in any case, and percent-encoded or not.
+fn check_allowed(keep: &KeepBaggage, key: &[u8]) {
+    if let KeepBaggage::Only(keys) = keep {
+        let key = percent_decoded(key.trim_ascii());
+        assert!(keys.iter().any(|kept| key.eq_ignore_ascii_case(kept.as_bytes())), "{key:?}");
+    }
+}
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        if let (b'%', Some(digits)) = (byte, digits) {
+            let digits = core::str::from_utf8(digits).expect("digits");
+            out.push(u8::from_str_radix(digits, 16).expect("a byte"));
+            rest = &after[2..];
+        } else {
+            out.push(*byte);
+            rest = after;
         }
     }
+    out
 }
 
 fn values<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> impl Iterator<Item = &'a [u8]> {
@@ -334,6 +403,8 @@ fn map(headers: &[(String, Vec<u8>)]) -> Headers {
 
 /// The headers as the host has them after `edits`, sorted by name.
 pub fn apply(before: &[(String, Vec<u8>)], edits: Vec<HeaderEdit>) -> Vec<(String, Vec<u8>)> {
+    // The host gives no control characters; where they came in all the same, they may go on.
+    let clean = before.iter().all(|(_, value)| value.iter().copied().all(is_value));
     let mut headers = before.to_vec();
     for edit in edits {
         let (name, value) = match edit {
@@ -344,7 +415,7 @@ pub fn apply(before: &[(String, Vec<u8>)], edits: Vec<HeaderEdit>) -> Vec<(Strin
         assert!(!name.is_empty() && name.bytes().all(is_lower_token), "the name {name:?}");
         headers.retain(|(other, _)| *other != name);
         headers.extend(value.map(|value| {
-            assert!(value.bytes().all(is_value), "{name}: {value:?}");
+            assert!(!clean || value.bytes().all(is_value), "{name}: {value:?}");
             (name.into_owned(), value.into_bytes())
         }));
     }

@@ -15,4 +15,4 @@ mod headers;
 
 pub use answer::answer;
 pub use config::config;
-pub use headers::{Carries, Case, apply, carries, extract, headers};
+pub use headers::{Carries, Case, State, apply, carries, extract, headers};
