@@ -161,7 +161,7 @@ fn begin(
         plugin.metrics.add_rule(rule);
     }
     let parent_id = remote.as_ref().and_then(|remote| remote.parent_id);
-    let context = SpanContext {
+    let mut context = SpanContext {
         trace_id,
         span_id: SpanId::random(rng),
         flags: flags(remote.as_ref(), decision.verdict),
@@ -169,6 +169,7 @@ fn begin(
         state: remote.map(|remote| remote.state).unwrap_or_default(),
     };
     let formats = &plugin.config().propagation;
+    propagation::update_state(&mut context, &formats.inject, &formats.extract);
     let outgoing = Outgoing { context: &context, parent_id, service: "" };
     let edits = propagation::inject(&formats.inject, &formats.extract, &standing, &outgoing);
     let effects = RequestEffects { edits, trace_id: Some(trace_id) };

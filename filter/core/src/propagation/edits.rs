@@ -12,7 +12,7 @@ pub(super) struct Edits<'a> {
 
 impl<'a> Edits<'a> {
     pub(super) fn new(standing: &'a Standing<'a>) -> Self {
-        Self { standing, list: Vec::with_capacity(4) }
+        Self { standing, list: Vec::new() }
     }
 
     /// Exactly one header `name` goes on.
@@ -34,8 +34,16 @@ impl<'a> Edits<'a> {
 
     /// No header goes on whose name begins with `prefix`.
     pub(super) fn remove_keyed(&mut self, prefix: &'static str) {
+        self.remove_keyed_if(prefix, |_| true);
+    }
+
+    /// No header goes on whose name begins with `prefix` and ends with a key that `goes`.
+    pub(super) fn remove_keyed_if(&mut self, prefix: &'static str, goes: impl Fn(&[u8]) -> bool) {
         let mut removed: Vec<&[u8]> = Vec::new();
         for (name, _) in self.standing.keyed(prefix) {
+            if !goes(name.get(prefix.len()..).unwrap_or_default()) {
+                continue;
+            }
             let Ok(text) = core::str::from_utf8(name) else { continue };
             if !removed.contains(&name) {
                 removed.push(name);

@@ -32,7 +32,8 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     core::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn number(text: &[u8], max: usize) -> Result<u128, IdError> {
+/// A number of 1 to `max` characters of hex, in either case; `max` is 32 or less.
+pub(super) fn number(text: &[u8], max: usize) -> Result<u128, IdError> {
     if text.is_empty() || text.len() > max {
         return Err(IdError::WrongLength);
     }

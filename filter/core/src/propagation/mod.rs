@@ -55,7 +55,8 @@ pub struct RemoteContext {
     pub decision: ParentDecision,
     /// Whether the caller vouches for the randomness of the trace id's low 7 bytes.
     pub random: bool,
-    /// Vendors' state: what came with a valid `traceparent`, or what is its like in `datadog`.
+    /// Vendors' state: what came with a valid `traceparent` of this trace, and what is its like
+    /// in `datadog`.
     pub state: TraceState,
 }
 
@@ -116,18 +117,25 @@ pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     let mut winner = None;
     let mut decision = None;
     let mut invalid = FormatSet::default();
+    let mut trace_of_state = None;
     for &format in formats {
         match extract_one(format, standing) {
             Ok(Incoming::Absent) => {}
-            Ok(Incoming::Context(context)) => winner = winner.or(Some((format, context))),
+            Ok(Incoming::Context(context)) => {
+                if format == Format::TraceContext {
+                    trace_of_state = Some(context.trace_id);
+                }
+                winner = winner.or(Some(context));
+            }
             Ok(Incoming::Decision(found)) => decision = decision.or(Some(found)),
             Ok(Incoming::Invalid) | Err(_) => invalid.insert(format),
         }
     }
     let incoming = match (winner, decision) {
-        (Some((format, mut context)), _) => {
-            if format == Format::TraceContext {
-                context.state = tracecontext::state(standing);
+        (Some(mut context), _) => {
+            // It belongs to the trace, whichever format told of the trace first.
+            if trace_of_state == Some(context.trace_id) {
+                context.state = context.state.over(tracecontext::state(standing));
             }
             Incoming::Context(context)
         }
@@ -136,6 +144,14 @@ pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
         (None, None) => Incoming::Invalid,
     };
     Extracted { incoming, invalid }
+}
+
+/// Makes those members of `context.state` that speak of its sender speak of `context`: the member
+/// of each format that is among `inject` or `extract`. The others are passed on as they came.
+pub fn update_state(context: &mut SpanContext, inject: &[Format], extract: &[Format]) {
+    if inject.contains(&Format::Datadog) || extract.contains(&Format::Datadog) {
+        datadog::update_state(context);
+    }
 }
 
 /// The edits that write `outgoing` in every format of `inject`, rewrite each format of `extract`
@@ -266,6 +282,17 @@ mod tests {
         check(&[Format::B3, Format::TraceContext], &both, b3(), &[]);
         check(&[Format::B3Multi], &both, Incoming::Absent, &[]);
         check(&[], &both, Incoming::Absent, &[]);
+    }
+
+    #[test]
+    fn the_state_belongs_to_its_trace_whichever_format_won() {
+        let same = "0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-1";
+        let both = [("b3", same), ("traceparent", TRACEPARENT_VALUE), ("tracestate", "a=1")];
+        let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
+        let b3_first = [Format::B3, Format::TraceContext];
+        check(&b3_first, &both, remote(trace, span, ParentDecision::Sample, "a=1"), &[]);
+        // A format that is not asked tells of no state.
+        check(&[Format::B3], &both, remote(trace, span, ParentDecision::Sample, ""), &[]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Pieces of text that the formats share.
 
+use std::borrow::Cow;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -46,6 +47,48 @@ pub(super) fn push_hex(out: &mut String, bytes: &[u8]) {
         out.push(hex_char(byte >> 4));
         out.push(hex_char(byte & 0x0f));
     }
+}
+
+/// `text` with each `%` and two characters of hex, in either case, as the byte that they stand for
+/// (RFC 3986, section 2.1). A `%` that begins no such triple stands for itself.
+pub(super) fn percent_decode(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'%') {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        if let [b'%', high, low, behind @ ..] = rest
+            && let Some(decoded) = hex_byte(&[high.to_ascii_lowercase(), low.to_ascii_lowercase()])
+        {
+            out.push(decoded);
+            rest = behind;
+        } else {
+            out.push(*byte);
+            rest = after;
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Appends `text` with all but the unreserved characters of RFC 3986 percent-encoded: what every
+/// format with encoded values reads back.
+pub(super) fn push_percent_encoded(out: &mut String, text: &str) {
+    for &byte in text.as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(hex_char(byte >> 4).to_ascii_uppercase());
+            out.push(hex_char(byte & 0x0f).to_ascii_uppercase());
+        }
+    }
+}
+
+/// Whether `text` is a token (RFC 9110, section 5.6.2): the name of a header, a key of baggage.
+pub(super) fn is_token(text: &[u8]) -> bool {
+    !text.is_empty()
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 fn hex_char(nibble: u8) -> char {
@@ -106,6 +149,45 @@ mod tests {
         }
         for bad in ["", "0", "000", "0A", "F0", "+1", " 1", "0x"] {
             assert_eq!(hex_byte(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+    #[test]
+    fn percent_decoding_leaves_what_is_not_encoded() {
+        for (text, decoded) in [
+            (&b""[..], &b""[..]),
+            (b"a+b", b"a+b"),
+            (b"1%3A2%3a3", b"1:2:3"),
+            (b"%41%C3%a9", b"A\xc3\xa9"),
+            (b"%2541", b"%41"),
+            (b"%%41%4", b"%A%4"),
+            (b"100%", b"100%"),
+            (b"%zz%+1%\xff0", b"%zz%+1%\xff0"),
+        ] {
+            assert_eq!(percent_decode(text), decoded);
+        }
+    }
+
+    #[test]
+    fn percent_encoding_is_undone_by_decoding() {
+        for (text, encoded) in [
+            ("", ""),
+            ("azAZ09-._~", "azAZ09-._~"),
+            ("a b+c%;,=/\n", "a%20b%2Bc%25%3B%2C%3D%2F%0A"),
+            ("Am\u{e9}lie", "Am%C3%A9lie"),
+        ] {
+            let mut out = String::new();
+            push_percent_encoded(&mut out, text);
+            assert_eq!(out, encoded);
+            assert_eq!(percent_decode(out.as_bytes()), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn tokens_byte_by_byte() {
+        assert!(!is_token(b""));
+        for byte in 0..=u8::MAX {
+            let separator = b"\"(),/:;<=>?@[\\]{} ".contains(&byte);
+            assert_eq!(is_token(&[b'a', byte]), byte.is_ascii_graphic() && !separator, "{byte:#x}");
         }
     }
 }
