@@ -118,7 +118,7 @@ fn trace_id(root: &[u8]) -> Result<TraceId, IdError> {
     TraceId::from_hex(&hex)
 }
 
-/// Characters in the header at most, as where AWS' APIs take one (`traceHeader` of Step Functions).
+/// Characters in the header at most: what others put in must not grow from hop to hop.
 const MAX_LENGTH: usize = 256;
 
 #[cfg(test)]
