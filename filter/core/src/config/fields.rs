@@ -349,7 +349,7 @@ pub(super) const BAGGAGE: &[Field] = &[
     },
     Field {
         name: "attributes",
-        about: "Keys whose values become attributes of the span, under the name baggage.<key>.",
+        about: "Keys whose values become attributes of the span, under the key itself.",
         kind: Kind::List {
             of: &Kind::Text(&KEY),
             max: MAX_KEYS,

@@ -146,7 +146,7 @@ pub enum AccessLogField {
 pub struct Baggage {
     /// What goes on.
     pub keep: KeepBaggage,
-    /// Keys whose values become attributes of the span, under the name `baggage.<key>`.
+    /// Keys whose values become attributes of the span, under the key itself.
     pub attributes: Vec<String>,
 }
 
