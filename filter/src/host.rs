@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use meshweft_core::Exchange;
 use meshweft_core::export::{ExportCall, MAX_ANSWER};
-use meshweft_core::model::{Headers, MetricKind, MonoNanos};
+use meshweft_core::model::{HeaderEdit, Headers, MetricKind, MonoNanos};
 use proxy_wasm::types::{LogLevel, MapType};
 
 /// The host as it shows the current request.
@@ -51,25 +51,39 @@ pub(crate) fn set_state(name: &str, value: &str) {
     let _ = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
 }
 
-/// Leaves exactly one request header of this name.
-pub(crate) fn set_request_header(name: &str, value: &str) {
-    // SAFETY: the slices outlive the call.
-    let _ = unsafe {
-        proxy_replace_header_map_value(
-            MapType::HttpRequestHeaders as u32,
-            name.as_ptr(),
-            name.len(),
-            value.as_ptr(),
-            value.len(),
-        )
-    };
+/// Changes the headers of the current request.
+pub(crate) fn edit_request(edits: &[HeaderEdit]) {
+    edits.iter().for_each(|edit| change(MapType::HttpRequestHeaders, edit));
 }
 
-/// Leaves no request header of this name.
-pub(crate) fn remove_request_header(name: &str) {
-    // SAFETY: the slice outlives the call.
+/// Changes the headers of the current response.
+pub(crate) fn edit_response(edits: &[HeaderEdit]) {
+    edits.iter().for_each(|edit| change(MapType::HttpResponseHeaders, edit));
+}
+
+fn change(map: MapType, edit: &HeaderEdit) {
+    let map = map as u32;
+    // SAFETY: the slices outlive the calls.
     let _ = unsafe {
-        proxy_remove_header_map_value(MapType::HttpRequestHeaders as u32, name.as_ptr(), name.len())
+        match edit {
+            HeaderEdit::Add(name, value) => proxy_add_header_map_value(
+                map,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            ),
+            HeaderEdit::Remove(name) => {
+                proxy_remove_header_map_value(map, name.as_ptr(), name.len())
+            }
+            HeaderEdit::Set(name, value) => proxy_replace_header_map_value(
+                map,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            ),
+        }
     };
 }
 
@@ -199,6 +213,13 @@ fn read(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, size: usize, handle: *mut u32) -> u32;
     fn proxy_done() -> u32;
     fn proxy_get_buffer_bytes(

@@ -1,12 +1,11 @@
 //! One HTTP request as the SDK sees it.
 
-use meshweft_core::model::HeaderEdit;
-use meshweft_core::stream::{Stream, TRACE_ID_STATE};
+use meshweft_core::stream::{RequestEffects, Stream};
 use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::Action;
+use proxy_wasm::types::{Action, LogLevel};
 
 use crate::host;
-use crate::root::Instance;
+use crate::root::{Instance, Shared};
 
 /// One HTTP request.
 #[derive(Debug)]
@@ -20,38 +19,44 @@ impl Request {
     pub(crate) fn new(instance: Option<Instance>) -> Self {
         Self { instance, stream: Stream::default() }
     }
+
+    fn shared(&mut self, with: impl FnOnce(&mut Stream, &mut Shared)) {
+        let Some(instance) = &self.instance else { return };
+        let Ok(mut shared) = instance.try_borrow_mut() else { return };
+        with(&mut self.stream, &mut shared);
+    }
 }
 
 impl Context for Request {}
 
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let Some(instance) = &self.instance else { return Action::Continue };
-        let Ok(mut shared) = instance.try_borrow_mut() else { return Action::Continue };
-        let shared = &mut *shared;
-        let effects =
-            self.stream.on_request_headers(&mut shared.plugin, &host::Current, &mut shared.rng);
-        for edit in &effects.edits {
-            match edit {
-                HeaderEdit::Add(..) => {}
-                HeaderEdit::Remove(name) => host::remove_request_header(name),
-                HeaderEdit::Set(name, value) => host::set_request_header(name, value),
-            }
-        }
-        if let Some(trace_id) = effects.trace_id {
-            host::set_state(TRACE_ID_STATE, &trace_id.to_string());
-        }
+        self.shared(|stream, Shared { plugin, rng }| {
+            apply(&stream.on_request_headers(plugin, &host::Current, rng));
+        });
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        self.shared(|stream, Shared { plugin, .. }| {
+            host::edit_response(&stream.on_response_headers(plugin));
+        });
         Action::Continue
     }
 
     fn on_log(&mut self) {
-        let Some(instance) = &self.instance else { return };
-        let Ok(mut shared) = instance.try_borrow_mut() else { return };
-        let shared = &mut *shared;
-        let trace_id =
-            self.stream.on_log(&mut shared.plugin, &host::Current, host::now, &mut shared.rng);
-        if let Some(trace_id) = trace_id {
-            host::set_state(TRACE_ID_STATE, &trace_id.to_string());
-        }
+        self.shared(|stream, Shared { plugin, rng }| {
+            apply(&stream.on_log(plugin, &host::Current, host::now, rng));
+        });
+    }
+}
+
+fn apply(effects: &RequestEffects) {
+    host::edit_request(&effects.edits);
+    for (name, value) in &effects.filter_state {
+        host::set_state(name, value);
+    }
+    if let Some(warning) = effects.warning {
+        host::log(LogLevel::Warn, &format!("meshweft: {warning}"));
     }
 }

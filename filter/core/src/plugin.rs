@@ -19,13 +19,18 @@ pub const MAX_RULE_METRICS: usize = 64;
 /// How long an instance without an exporter has to go: there is nothing to wait for.
 const NOTHING_TO_DRAIN: Duration = Duration::ZERO;
 
+/// What an operator should read once a native tracer is seen.
+const NATIVE_TRACER: &str = "an x-request-id carries the trace status of Envoy's native tracer, of     this proxy or of one before it; a proxy with both forwards the native traceparent, not ours.     Switch the native one off: without `tracing` in Envoy's HTTP connection manager, with     `disableSpanReporting: true` in Istio's Telemetry (README.md says more)";
+
 /// One configured instance on one worker.
 #[derive(Debug)]
 pub struct Plugin {
     config: Config,
     side: Side,
+    service: String,
     exporter: Option<Exporter>,
     phase: Phase,
+    native_tracer_seen: bool,
     /// Counts of everything that happens to requests and spans.
     pub metrics: Metrics,
 }
@@ -55,14 +60,13 @@ impl Plugin {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Self {
         let node = node.map(Node::from_property).unwrap_or_default();
-        let exporter = config
-            .export
-            .as_ref()
-            .map(|export| Exporter::new(export, &resource(&config.service, &node, environment)));
+        let resource = resource(&config.service, &node, environment);
         Self {
             side: Side::new(config.mode, node.is_gateway()),
-            exporter,
+            service: resource.service_name().to_owned(),
+            exporter: config.export.as_ref().map(|export| Exporter::new(export, &resource)),
             phase: Phase::Serving,
+            native_tracer_seen: false,
             metrics: Metrics::new(rule_metrics(&config)),
             config,
         }
@@ -98,16 +102,18 @@ impl Plugin {
                 let rule = self.config.sampling.rules.get(index);
                 format!("meshweft_rule_{}", rule.map_or("", |rule| &rule.name))
             }
+            MetricId::Invalid(format) => {
+                format!("meshweft_context_invalid_{}", format.name().replace('-', "_"))
+            }
         }
     }
 
     /// All metrics that this instance may move.
     pub fn metric_ids(&self) -> impl Iterator<Item = MetricId> {
-        Metric::ALL
-            .iter()
-            .copied()
-            .map(MetricId::Fixed)
-            .chain((0..rule_metrics(&self.config)).map(MetricId::Rule))
+        let fixed = Metric::ALL.iter().copied().map(MetricId::Fixed);
+        let invalid = self.config.propagation.extract.iter().copied().map(MetricId::Invalid);
+        let rules = (0..rule_metrics(&self.config)).map(MetricId::Rule);
+        fixed.chain(invalid).chain(rules)
     }
 
     /// On which side of the workload requests of this instance are.
@@ -123,6 +129,20 @@ impl Plugin {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
         }
+    }
+
+    /// `service.name` of the resource.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// Counts a request about which a native tracer decides; the first time there is something
+    /// for an operator to read.
+    pub fn on_native_tracer(&mut self) -> Option<&'static str> {
+        self.metrics.add(Metric::NativeTracerSeen, 1);
+        let first = !core::mem::replace(&mut self.native_tracer_seen, true);
+        first.then_some(NATIVE_TRACER)
     }
 
     /// Takes in a finished span.

@@ -2,17 +2,19 @@
 
 use rand::Rng;
 
+use crate::config::{AccessLogField, KeepBaggage, Trust};
 use crate::matching::Facts;
 use crate::model::{Exchange, HeaderEdit, Headers, Metric, MonoNanos, SpanId, TraceFlags, TraceId};
 use crate::plugin::Plugin;
 use crate::propagation::{
-    self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
+    self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
 use crate::sampling::{self, Decision, Verdict};
-use crate::span::{self, Subject};
+use crate::span::{self, Link, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
-/// `wasm.meshweft.trace_id`, readable in access logs.
+/// `wasm.meshweft.trace_id`, readable in access logs. It is the mark by which a second instance
+/// knows that it is the second, so it is left on every request.
 pub const TRACE_ID_STATE: &str = "meshweft.trace_id";
 
 /// One request. Whatever callbacks the host leaves out, at most one span comes of it.
@@ -21,13 +23,15 @@ pub struct Stream {
     state: State,
 }
 
-/// What shall become of the request.
+/// What shall become of a request, and what shall be said about it.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct RequestEffects {
     /// Changes to its headers, in order.
     pub edits: Vec<HeaderEdit>,
-    /// To be set as filter state under [`TRACE_ID_STATE`].
-    pub trace_id: Option<TraceId>,
+    /// Names and values to be set as filter state, under `wasm.`.
+    pub filter_state: Vec<(&'static str, String)>,
+    /// What an operator should read.
+    pub warning: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -39,8 +43,8 @@ enum State {
     Passive,
     /// Nothing is exported anywhere, so nothing is begun.
     PassThrough,
-    /// The head decision dropped it.
-    Dropped,
+    /// The head decision dropped it; what went on, without the vendors' state.
+    Dropped(SpanContext),
     /// A span is open.
     Recording(Box<Recording>),
     /// Counted; nothing more to do.
@@ -52,6 +56,8 @@ struct Recording {
     headers: Headers,
     context: SpanContext,
     parent_id: Option<SpanId>,
+    links: Vec<Link>,
+    baggage: Vec<(String, String)>,
     decision: Decision,
 }
 
@@ -71,30 +77,39 @@ impl Stream {
         effects
     }
 
+    /// Tells the caller of the trace, with the headers of the response that is on its way: the
+    /// upstream's, or a reply that the proxy makes itself.
+    ///
+    /// Nothing is told of a trace that this instance did not continue or begin.
+    #[must_use]
+    pub fn on_response_headers(&self, plugin: &Plugin) -> Vec<HeaderEdit> {
+        let context = match &self.state {
+            State::Dropped(context) => context,
+            State::Recording(recording) => &recording.context,
+            State::New | State::Passive | State::PassThrough | State::Ended => return Vec::new(),
+        };
+        propagation::respond(&plugin.config().propagation.response, context)
+    }
+
     /// Counts the request, and takes in its span if one is open.
     ///
     /// Everything is final here, also for requests whose header callbacks never ran. For those
-    /// there is a trace id to be set as filter state under [`TRACE_ID_STATE`]: access loggers
-    /// come later, and so do other instances. `now` is asked only where a span is taken in.
+    /// there is filter state to be set: access loggers come later, and so do other instances.
+    /// Headers cannot be changed any more, so there are no edits. `now` is asked only where a
+    /// span is taken in.
     pub fn on_log(
         &mut self,
         plugin: &mut Plugin,
         exchange: &impl Exchange,
         now: impl FnOnce() -> MonoNanos,
         rng: &mut impl Rng,
-    ) -> Option<TraceId> {
-        let mut trace_id = None;
-        if matches!(self.state, State::New) {
-            // The headers can be read but not changed any more.
-            let (state, effects) = begin(plugin, exchange, rng);
-            self.state = state;
-            trace_id = effects.trace_id;
-        }
+    ) -> RequestEffects {
+        let effects = self.on_request_headers(plugin, exchange, rng);
         match core::mem::replace(&mut self.state, State::Ended) {
             State::Ended | State::New => {}
             State::Passive => plugin.metrics.add(Metric::Passive, 1),
             State::PassThrough => plugin.metrics.add(Metric::Requests, 1),
-            State::Dropped => {
+            State::Dropped(_) => {
                 plugin.metrics.add(Metric::Requests, 1);
                 plugin.metrics.add(Metric::NotSampled, 1);
             }
@@ -108,12 +123,14 @@ impl Stream {
                     kind: plugin.span_kind(exchange),
                     headers: &recording.headers,
                     reason: &reason,
+                    baggage: &recording.baggage,
+                    links: &recording.links,
                 };
                 let span = span::describe(subject, plugin.config().spans, exchange);
                 plugin.record(&span, now());
             }
         }
-        trace_id
+        RequestEffects { edits: Vec::new(), ..effects }
     }
 }
 
@@ -127,59 +144,160 @@ fn begin(
     }
     let headers = exchange.request_headers();
     let standing = Standing::of(&headers);
-    let extract = &plugin.config().propagation.extract;
-    let extracted = propagation::extract(extract, &standing);
-    if !extracted.invalid.is_empty() {
-        plugin.metrics.add(Metric::ContextInvalid, 1);
-    }
-    match extracted.incoming {
-        Incoming::Context(_) => plugin.metrics.add(Metric::ContextContinued, 1),
-        Incoming::Absent | Incoming::Decision(_) => plugin.metrics.add(Metric::ContextMissing, 1),
-        Incoming::Invalid if plugin.config().export.is_some() => {
-            plugin.metrics.add(Metric::ContextRestarted, 1);
-        }
-        // Without an export nothing is begun, so nothing is begun anew.
-        Incoming::Invalid => {}
-    }
-    let (remote, parent) = match extracted.incoming {
-        Incoming::Context(remote) => {
-            let decision = remote.decision;
-            (Some(remote), Some(decision))
-        }
-        Incoming::Decision(decision) => (None, Some(decision)),
-        Incoming::Absent | Incoming::Invalid => (None, None),
-    };
+    let facts = Facts::new(&headers, exchange, plugin.side());
+    let Caller { remote, decision: parent, link } = receive(plugin, &standing, &facts);
     if plugin.config().export.is_none() {
         // No mark is left: another instance behind this one may have an export.
-        return (State::PassThrough, RequestEffects::default());
+        let edits = onward(plugin, &standing, &facts, None);
+        return (State::PassThrough, RequestEffects { edits, ..RequestEffects::default() });
     }
 
     let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);
-    let facts = Facts::new(&headers, exchange, plugin.side());
     let decision = sampling::decide(&plugin.config().sampling, &facts, parent, trace_id);
     if let Some(rule) = decision.rule {
         plugin.metrics.add_rule(rule);
     }
+    let sampled = decision.verdict == Verdict::RecordAndSample;
     let parent_id = remote.as_ref().and_then(|remote| remote.parent_id);
     let mut context = SpanContext {
         trace_id,
         span_id: SpanId::random(rng),
         flags: flags(remote.as_ref(), decision.verdict),
-        debug: parent == Some(ParentDecision::Debug) && decision.verdict != Verdict::Drop,
+        debug: parent == Some(ParentDecision::Debug) && sampled,
         state: remote.map(|remote| remote.state).unwrap_or_default(),
     };
     let formats = &plugin.config().propagation;
     propagation::update_state(&mut context, &formats.inject, &formats.extract);
-    let outgoing = Outgoing { context: &context, parent_id, service: "" };
-    let edits = propagation::inject(&formats.inject, &formats.extract, &standing, &outgoing);
-    let effects = RequestEffects { edits, trace_id: Some(trace_id) };
+    let outgoing = Outgoing { context: &context, parent_id, service: plugin.service() };
+    let edits = onward(plugin, &standing, &facts, Some(&outgoing));
+    let filter_state = filter_state(&plugin.config().propagation.access_log, &context, sampled);
+    let seen = propagation::native_tracer_decided(&headers);
+    let warning = if seen { plugin.on_native_tracer() } else { None };
     let state = match decision.verdict {
-        Verdict::Drop => State::Dropped,
+        Verdict::Drop => State::Dropped(SpanContext { state: TraceState::default(), ..context }),
         Verdict::RecordAndSample => {
-            State::Recording(Box::new(Recording { headers, context, parent_id, decision }))
+            let wanted = &plugin.config().propagation.baggage;
+            let baggage = propagation::baggage_attributes(wanted, &standing);
+            let links = Vec::from_iter(link);
+            State::Recording(Box::new(Recording {
+                headers,
+                context,
+                parent_id,
+                links,
+                baggage,
+                decision,
+            }))
         }
     };
-    (state, effects)
+    (state, RequestEffects { edits, filter_state, warning })
+}
+
+/// What counts of that which a caller sent.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Caller {
+    /// The trace that goes on.
+    remote: Option<RemoteContext>,
+    /// The decision that came with it, or alone.
+    decision: Option<ParentDecision>,
+    /// The span of another trace that the new one is linked to.
+    link: Option<Link>,
+}
+
+/// Reads what came in, counts it, and weighs it.
+fn receive(plugin: &mut Plugin, standing: &Standing<'_>, facts: &Facts<'_>) -> Caller {
+    let propagation = &plugin.config().propagation;
+    let extracted = propagation::extract(&propagation.extract, standing);
+    let begins = plugin.config().export.is_some();
+    let trust = match extracted.incoming {
+        // What is nothing is worth nothing, and where nothing is begun all goes on as it came.
+        Incoming::Context(_) | Incoming::Decision(_) if begins => facts.trust(&propagation.trust),
+        _ => Trust::Continue,
+    };
+    if !extracted.invalid.is_empty() {
+        plugin.metrics.add(Metric::ContextInvalid, 1);
+        plugin.metrics.add_invalid(extracted.invalid);
+    }
+    match (&extracted.incoming, trust) {
+        (Incoming::Absent | Incoming::Decision(_), _) => {
+            plugin.metrics.add(Metric::ContextMissing, 1);
+        }
+        (Incoming::Context(_), Trust::Continue) => plugin.metrics.add(Metric::ContextContinued, 1),
+        (Incoming::Context(_) | Incoming::Invalid, _) if begins => {
+            plugin.metrics.add(Metric::ContextRestarted, 1);
+        }
+        // Nothing is begun, so nothing is begun anew.
+        (Incoming::Context(_) | Incoming::Invalid, _) => {}
+    }
+    weigh(extracted.incoming, trust)
+}
+
+fn weigh(incoming: Incoming, trust: Trust) -> Caller {
+    match (trust, incoming) {
+        (Trust::Continue, Incoming::Context(remote)) => {
+            Caller { decision: Some(remote.decision), remote: Some(remote), link: None }
+        }
+        (Trust::Continue, Incoming::Decision(decision)) => {
+            Caller { decision: Some(decision), ..Caller::default() }
+        }
+        (Trust::Link, Incoming::Context(remote)) => {
+            Caller { link: link(&remote), ..Caller::default() }
+        }
+        (Trust::Continue, Incoming::Absent | Incoming::Invalid)
+        | (Trust::Link, Incoming::Absent | Incoming::Decision(_) | Incoming::Invalid)
+        | (Trust::Restart, _) => Caller::default(),
+    }
+}
+
+/// A link to the caller's span; `None` where the caller named its trace alone.
+fn link(remote: &RemoteContext) -> Option<Link> {
+    let sampled = match remote.decision {
+        ParentDecision::Debug | ParentDecision::Sample => TraceFlags::SAMPLED,
+        ParentDecision::Deferred | ParentDecision::Drop => TraceFlags::default(),
+    };
+    let random = if remote.random { TraceFlags::RANDOM } else { TraceFlags::default() };
+    Some(Link {
+        trace_id: remote.trace_id,
+        span_id: remote.parent_id?,
+        trace_state: remote.state.as_str().to_owned(),
+        flags: sampled.with(random),
+    })
+}
+
+/// The edits that let `outgoing` go on, and of the baggage what may; to a host that is to get
+/// nothing, neither. Those hold also where nothing is begun.
+fn onward(
+    plugin: &Plugin,
+    standing: &Standing<'_>,
+    facts: &Facts<'_>,
+    outgoing: Option<&Outgoing<'_>>,
+) -> Vec<HeaderEdit> {
+    let config = &plugin.config().propagation;
+    if config.strip.as_ref().is_some_and(|hosts| facts.host_fits(hosts)) {
+        return propagation::strip(standing);
+    }
+    let inject =
+        |outgoing| propagation::inject(&config.inject, &config.extract, standing, outgoing);
+    let mut edits = outgoing.map(inject).unwrap_or_default();
+    // Where nothing is begun, what all may go on goes on as it came.
+    if outgoing.is_some() || config.baggage.keep != KeepBaggage::All {
+        edits.extend(propagation::carry_baggage(config, standing));
+    }
+    edits
+}
+
+/// What access logs are told; the trace id in any case.
+fn filter_state(
+    fields: &[AccessLogField],
+    context: &SpanContext,
+    sampled: bool,
+) -> Vec<(&'static str, String)> {
+    let mut state = vec![(TRACE_ID_STATE, context.trace_id.to_string())];
+    state.extend(fields.iter().filter_map(|field| match field {
+        AccessLogField::Sampled => Some(("meshweft.sampled", sampled.to_string())),
+        AccessLogField::SpanId => Some(("meshweft.span_id", context.span_id.to_string())),
+        AccessLogField::TraceId => None,
+    }));
+    state
 }
 
 /// Our own ids are random throughout; of another's only its maker can say so.
@@ -200,17 +318,62 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::propagation::TraceState;
 
-    #[test]
-    fn flags_of_new_and_continued_traces() {
-        let mut remote = RemoteContext {
+    fn remote() -> RemoteContext {
+        RemoteContext {
             trace_id: TraceId::from_bytes([1; 16]).unwrap(),
             parent_id: SpanId::from_bytes([2; 8]),
             decision: ParentDecision::Sample,
             random: false,
-            state: TraceState::default(),
+            state: TraceState::parse([&b"a=1"[..]]).unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_came_in_counts_as_it_is_trusted() {
+        use ParentDecision::{Drop, Sample};
+        let none = Caller::default;
+        let continued =
+            || Caller { remote: Some(remote()), decision: Some(Sample), ..Caller::default() };
+        let decided = || Caller { decision: Some(Drop), ..Caller::default() };
+        let linked = || Caller { link: link(&remote()), ..Caller::default() };
+        for (incoming, expected) in [
+            (Incoming::Absent, [none(), none(), none()]),
+            (Incoming::Context(remote()), [continued(), none(), linked()]),
+            (Incoming::Decision(Drop), [decided(), none(), none()]),
+            (Incoming::Invalid, [none(), none(), none()]),
+        ] {
+            let found = [Trust::Continue, Trust::Restart, Trust::Link]
+                .map(|trust| weigh(incoming.clone(), trust));
+            assert_eq!(found, expected, "{incoming:?}");
+        }
+    }
+
+    #[test]
+    fn links_name_a_span_and_what_was_decided_about_it() {
+        let flags = |decision, random| {
+            let remote = RemoteContext { decision, random, ..remote() };
+            link(&remote).map(|link| link.flags.bits())
         };
+        assert_eq!(flags(ParentDecision::Sample, false), Some(0x01));
+        assert_eq!(flags(ParentDecision::Debug, true), Some(0x03));
+        assert_eq!(flags(ParentDecision::Drop, true), Some(0x02));
+        assert_eq!(flags(ParentDecision::Deferred, false), Some(0x00));
+        assert_eq!(
+            link(&remote()),
+            Some(Link {
+                trace_id: TraceId::from_bytes([1; 16]).unwrap(),
+                span_id: SpanId::from_bytes([2; 8]).unwrap(),
+                trace_state: "a=1".to_owned(),
+                flags: TraceFlags::SAMPLED,
+            })
+        );
+        assert_eq!(link(&RemoteContext { parent_id: None, ..remote() }), None);
+    }
+
+    #[test]
+    fn flags_of_new_and_continued_traces() {
+        let mut remote = remote();
         assert_eq!(flags(None, Verdict::Drop).bits(), 0x02);
         assert_eq!(flags(None, Verdict::RecordAndSample).bits(), 0x03);
         assert_eq!(flags(Some(&remote), Verdict::RecordAndSample).bits(), 0x01);

@@ -1,6 +1,7 @@
 //! Whole requests in virtual time: headers in, headers on, the end, the tick, the answer.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const EXPORTING: &str = r#"{"service": {"name": "shop"}, "export": {"cluster": "
 struct Told {
     headers: Headers,
     properties: BTreeMap<String, Vec<u8>>,
+    /// The properties that were asked for, in order.
+    asked: RefCell<Vec<String>>,
 }
 
 impl Exchange for Told {
@@ -31,12 +34,18 @@ impl Exchange for Told {
         self.headers.clone()
     }
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        self.properties.get(&path.join(".")).cloned()
+        let path = path.join(".");
+        self.asked.borrow_mut().push(path.clone());
+        self.properties.get(&path).cloned()
     }
 }
 
 fn request(headers: &[(&str, &str)]) -> Told {
-    let pseudo = [(":method", "GET"), (":path", "/"), (":authority", "shop"), (":scheme", "http")];
+    request_to("shop", headers)
+}
+
+fn request_to(host: &str, headers: &[(&str, &str)]) -> Told {
+    let pseudo = [(":method", "GET"), (":path", "/"), (":authority", host), (":scheme", "http")];
     let mut told =
         Told { headers: pseudo.iter().chain(headers).copied().collect(), ..Told::default() };
     for (path, value) in [
@@ -66,12 +75,30 @@ impl Worker {
         }
     }
 
-    /// Serves a request; gives what goes on, by header.
-    fn serve(&mut self, told: &Told) -> BTreeMap<String, Option<String>> {
+    /// One that exports everything, with this propagation.
+    fn exporting(propagation: &str) -> Self {
+        Self::new(&format!(
+            r#"{{"export": {{"cluster": "collector"}}, "propagation": {propagation}}}"#
+        ))
+    }
+
+    /// The headers of a request come.
+    fn begin(&mut self, told: &Told) -> (Stream, RequestEffects) {
         let mut stream = Stream::default();
         let effects = stream.on_request_headers(&mut self.plugin, told, &mut self.rng);
+        (stream, effects)
+    }
+
+    /// A request is over.
+    fn log(&mut self, stream: &mut Stream, told: &Told) -> RequestEffects {
         let now = self.now;
-        stream.on_log(&mut self.plugin, told, || now, &mut self.rng);
+        stream.on_log(&mut self.plugin, told, || now, &mut self.rng)
+    }
+
+    /// Serves a request; gives what goes on, by header.
+    fn serve(&mut self, told: &Told) -> BTreeMap<String, Option<String>> {
+        let (mut stream, effects) = self.begin(told);
+        self.log(&mut stream, told);
         let edits = effects.edits.into_iter().map(|edit| match edit {
             HeaderEdit::Add(name, _) => panic!("{name} added"),
             HeaderEdit::Remove(name) => (name.into_owned(), None),
@@ -182,6 +209,7 @@ fn an_invalid_context_restarts_the_trace_and_is_counted() {
             ("requests", 1),
             ("sampled", 1),
             ("context_invalid", 1),
+            ("context_invalid_tracecontext", 1),
             ("context_restarted", 1)
         ])
     );
@@ -207,12 +235,14 @@ fn a_request_that_never_reached_the_filter_has_a_span() {
     let mut worker = Worker::new(EXPORTING);
     let mut stream = Stream::default();
     let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-01"))]);
-    let now = worker.now;
-    let mut log = || stream.on_log(&mut worker.plugin, &told, || now, &mut worker.rng);
     // Access loggers and other instances come after it.
+    let mark = vec![(TRACE_ID_STATE, TRACE.to_owned())];
     assert_eq!(
-        [log(), log()].map(|id| id.map(|id| id.to_string())),
-        [Some(TRACE.to_owned()), None]
+        [worker.log(&mut stream, &told), worker.log(&mut stream, &told)],
+        [
+            RequestEffects { filter_state: mark, ..RequestEffects::default() },
+            RequestEffects::default()
+        ]
     );
     assert_eq!(worker.tick().len(), 1);
     let metrics = worker.metrics();
@@ -244,7 +274,8 @@ fn an_empty_configuration_touches_nothing_and_counts() {
             ("requests", 3),
             ("context_continued", 1),
             ("context_missing", 1),
-            ("context_invalid", 1)
+            ("context_invalid", 1),
+            ("context_invalid_tracecontext", 1)
         ])
     );
     assert!(worker.plugin.on_shutdown(worker.now));
@@ -254,8 +285,7 @@ fn an_empty_configuration_touches_nothing_and_counts() {
 fn an_instance_without_export_leaves_no_mark_for_those_behind_it() {
     let mut worker = Worker::new("");
     let incoming = format!("00-{TRACE}-{PARENT}-01");
-    let told = request(&[("traceparent", &incoming)]);
-    let effects = Stream::default().on_request_headers(&mut worker.plugin, &told, &mut worker.rng);
+    let (_, effects) = worker.begin(&request(&[("traceparent", &incoming)]));
     assert_eq!(effects, RequestEffects::default());
 }
 
@@ -316,4 +346,273 @@ fn rules_decide_and_are_counted() {
         worker.metrics(),
         counted(&[("requests", 1), ("not_sampled", 1), ("context_missing", 1), ("rule_root", 1)])
     );
+}
+
+/// A caller that wants everything: its trace, no sampling, debug, and state of vendors.
+fn stranger() -> Told {
+    let (traceparent, b3) = (format!("00-{TRACE}-{PARENT}-00"), format!("{TRACE}-{PARENT}-d"));
+    request(&[
+        ("traceparent", &traceparent),
+        ("tracestate", "a=1"),
+        ("b3", &b3),
+        ("x-b3-sampled", "0"),
+    ])
+}
+
+#[test]
+fn a_restarted_trace_has_nothing_of_what_came_in() {
+    let mut worker = Worker::exporting(r#"{"trust": "restart"}"#);
+    let edits = worker.serve(&stranger());
+    let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
+    assert_ne!(forwarded.get(3..35), Some(TRACE));
+    assert_eq!(forwarded.get(52..), Some("-03"), "the rate decides, and the id is random");
+    assert_eq!(edits.get("tracestate"), Some(&None));
+    let ids = forwarded.get(3..52).unwrap();
+    assert_eq!(edits.get("b3"), Some(&Some(format!("{ids}-1"))));
+    assert_eq!(edits.get("x-b3-traceid"), Some(&forwarded.get(3..35).map(str::to_owned)));
+    assert_eq!(edits.get("x-b3-sampled"), Some(&Some("1".to_owned())));
+    let call = worker.tick().pop().unwrap();
+    assert!(contains(&call.body, &on_the_wire(&forwarded)));
+    assert!(!contains(&call.body, &hex::decode(PARENT).unwrap()), "no parent, no link");
+    worker.answer(&call, 200);
+    let mut metrics = worker.metrics();
+    metrics.retain(|name, _| name.starts_with("meshweft_context"));
+    assert_eq!(metrics, counted(&[("context_restarted", 1)]));
+}
+
+#[test]
+fn a_debug_flag_that_is_not_trusted_records_nothing() {
+    for trust in ["restart", "link"] {
+        let mut worker = Worker::new(&format!(
+            r#"{{"export": {{"cluster": "collector"}}, "sampling": {{"rate": 0}},
+                "propagation": {{"trust": "{trust}"}}}}"#
+        ));
+        worker.serve(&request(&[("x-b3-flags", "1")]));
+        worker.serve(&request(&[("b3", &format!("{TRACE}-{PARENT}-d"))]));
+        assert_eq!(worker.tick(), []);
+        assert_eq!(
+            worker.metrics(),
+            counted(&[
+                ("requests", 2),
+                ("not_sampled", 2),
+                ("context_missing", 1),
+                ("context_restarted", 1)
+            ])
+        );
+    }
+}
+
+#[test]
+fn a_linked_trace_is_a_new_one_that_names_the_old() {
+    let mut worker = Worker::exporting(r#"{"trust": "link"}"#);
+    let incoming = format!("00-{TRACE}-{PARENT}-02");
+    let edits = worker.serve(&request(&[("traceparent", &incoming), ("tracestate", "a=1")]));
+    let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
+    assert_ne!(forwarded.get(3..35), Some(TRACE));
+    assert_eq!(forwarded.get(52..), Some("-03"));
+    assert_eq!(edits.get("tracestate"), Some(&None));
+    let call = worker.tick().pop().unwrap();
+    // Field 13, a link: ids, tracestate, and flags that say random, remote.
+    let (trace, parent) = (hex::decode(TRACE).unwrap(), hex::decode(PARENT).unwrap());
+    let link = [
+        &[0x6a, 38, 0x0a, 16][..],
+        &trace,
+        &[0x12, 8],
+        &parent,
+        b"\x1a\x03a=1",
+        b"\x35\x02\x03\0\0",
+    ]
+    .concat();
+    assert!(contains(&call.body, &link), "{:02x?}", call.body);
+    assert!(!contains(&call.body, &[&[0x22, 8][..], &parent].concat()), "no parent");
+    assert_eq!(worker.metrics().get("meshweft_context_restarted"), Some(&1));
+}
+
+#[test]
+fn the_first_rule_that_matches_says_what_a_context_is_worth() {
+    let mut worker = Worker::exporting(
+        r#"{"trust": [
+            {"match": {"headers": {"x-inside": {"present": true}}}, "trust": "continue"},
+            {"match": {"headers": {"x-outside": {"present": true}}}, "trust": "restart"},
+            {"match": {"headers": {"x-inside": {"present": true}}}, "trust": "restart"}]}"#,
+    );
+    let incoming = format!("00-{TRACE}-{PARENT}-01");
+    for (header, continued) in [("x-inside", true), ("x-outside", false), ("x-else", true)] {
+        let edits = worker.serve(&request(&[("traceparent", &incoming), (header, "")]));
+        let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
+        assert_eq!(forwarded.get(3..35) == Some(TRACE), continued, "{header}");
+    }
+    let metrics = worker.metrics();
+    assert_eq!(metrics.get("meshweft_context_continued"), Some(&2));
+    assert_eq!(metrics.get("meshweft_context_restarted"), Some(&1));
+}
+
+#[test]
+fn nothing_is_read_of_a_request_for_trust_unless_a_rule_asks_and_something_came_in() {
+    let by_source = r#"{"trust": [{"match": {"source": {"prefix": "10."}}, "trust": "restart"}]}"#;
+    let incoming = format!("00-{TRACE}-{PARENT}-01");
+    let (bare, with_parent) = (request(&[]), request(&[("traceparent", &incoming)]));
+    Worker::new(EXPORTING).begin(&with_parent);
+    assert_eq!(with_parent.asked.take(), [TRACE_ID_STATE]);
+    let mut worker = Worker::exporting(by_source);
+    worker.begin(&bare);
+    assert_eq!(bare.asked.take(), [TRACE_ID_STATE]);
+    worker.begin(&with_parent);
+    assert_eq!(
+        with_parent.asked.take(),
+        [TRACE_ID_STATE, "connection.uri_san_peer_certificate", "source.address"]
+    );
+    let mut worker = Worker::new(&format!(r#"{{"propagation": {by_source}}}"#));
+    worker.begin(&with_parent);
+    assert_eq!(with_parent.asked.take(), [TRACE_ID_STATE], "nothing is begun");
+}
+
+#[test]
+fn to_a_host_outside_goes_no_context_and_the_span_is_recorded() {
+    let incoming = format!("00-{TRACE}-{PARENT}-01");
+    let headers = [("traceparent", &*incoming), ("tracestate", "a=1"), ("baggage", "k=v")];
+    let bare = ["baggage", "traceparent", "tracestate"].map(|name| (name.to_owned(), None));
+
+    let strip = r#"{"egress": {"strip": ["*.Example.com"]}}"#;
+    let mut worker = Worker::exporting(strip);
+    assert_eq!(worker.serve(&request_to("API.example.com:443", &headers)), bare.clone().into());
+    assert_eq!(worker.serve(&request_to("api.example.com", &[])), BTreeMap::new());
+    let calls = worker.tick();
+    let [call] = &*calls else { panic!("{calls:?}") };
+    assert!(contains(&call.body, &hex::decode(TRACE).unwrap()));
+    assert_eq!(worker.metrics().get("meshweft_sampled"), Some(&2));
+
+    let inside = worker.serve(&request_to("example.com.shop", &headers));
+    let forwarded = inside.get("traceparent").cloned().flatten().unwrap();
+    assert_eq!(forwarded.get(..36), Some(&*format!("00-{TRACE}-")));
+
+    // What may not leave may not leave without an export either.
+    let mut silent = Worker::new(&format!(r#"{{"propagation": {strip}}}"#));
+    assert_eq!(silent.serve(&request_to("api.example.com", &headers)), bare.into());
+    assert_eq!(silent.serve(&request_to("shop", &headers)), BTreeMap::new());
+}
+
+#[test]
+fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
+    let all = r#"{"response": ["traceresponse", "server-timing", {"header": "x-trace-id"}]}"#;
+    let mut worker = Worker::exporting(all);
+    for flags in ["01", "00"] {
+        let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-{flags}"))]);
+        let mut stream = Stream::default();
+        assert_eq!(stream.on_response_headers(&worker.plugin), [], "no request yet");
+        let effects = stream.on_request_headers(&mut worker.plugin, &told, &mut worker.rng);
+        let forwarded = effects.edits.into_iter().find_map(|edit| match edit {
+            HeaderEdit::Set(name, value) if name == "traceparent" => Some(value),
+            _ => None,
+        });
+        let forwarded = forwarded.unwrap();
+        assert_eq!(forwarded.get(52..), Some(&*format!("-{flags}")));
+        assert_eq!(
+            stream.on_response_headers(&worker.plugin),
+            [
+                HeaderEdit::Set("traceresponse".into(), forwarded.clone()),
+                HeaderEdit::Add(
+                    "server-timing".into(),
+                    format!("traceparent;desc=\"{forwarded}\"")
+                ),
+                HeaderEdit::Set("x-trace-id".into(), TRACE.to_owned()),
+            ]
+        );
+        worker.log(&mut stream, &told);
+        assert_eq!(stream.on_response_headers(&worker.plugin), [], "the end was told");
+    }
+    let mut second = request(&[]);
+    second.properties.insert(TRACE_ID_STATE.to_owned(), TRACE.as_bytes().to_vec());
+    let (stream, _) = worker.begin(&second);
+    assert_eq!(stream.on_response_headers(&worker.plugin), [], "the first instance tells");
+    let mut silent = Worker::new(&format!(r#"{{"propagation": {all}}}"#));
+    let (stream, _) = silent.begin(&request(&[]));
+    assert_eq!(stream.on_response_headers(&silent.plugin), [], "nothing was begun");
+    let mut quiet = Worker::new(EXPORTING);
+    let (stream, _) = quiet.begin(&request(&[]));
+    assert_eq!(stream.on_response_headers(&quiet.plugin), [], "not asked for");
+}
+
+#[test]
+fn access_logs_find_what_was_asked_for_and_instances_their_mark() {
+    let (span_id, sampled) = ("meshweft.span_id", "meshweft.sampled");
+    for (fields, names) in [
+        ("[]", vec![TRACE_ID_STATE]),
+        (r#"["trace_id"]"#, vec![TRACE_ID_STATE]),
+        (r#"["sampled"]"#, vec![TRACE_ID_STATE, sampled]),
+        (r#"["trace_id", "span_id", "sampled"]"#, vec![TRACE_ID_STATE, span_id, sampled]),
+    ] {
+        let mut worker = Worker::exporting(&format!(r#"{{"access_log": {fields}}}"#));
+        for (flags, verdict) in [("01", "true"), ("00", "false")] {
+            let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-{flags}"))]);
+            let (_, effects) = worker.begin(&told);
+            let expected: Vec<_> = names
+                .iter()
+                .map(|name| match *name {
+                    TRACE_ID_STATE => (*name, TRACE.to_owned()),
+                    "meshweft.sampled" => (*name, verdict.to_owned()),
+                    _ => (*name, our_span(&effects)),
+                })
+                .collect();
+            assert_eq!(effects.filter_state, expected, "{fields}");
+            // Where the header callbacks never ran the end tells the same.
+            let logged = worker.log(&mut Stream::default(), &told);
+            let found: Vec<_> = logged.filter_state.iter().map(|(name, _)| *name).collect();
+            assert_eq!((found, logged.edits), (names.clone(), vec![]));
+        }
+    }
+}
+
+/// Our span as it goes on in `traceparent`.
+fn our_span(effects: &RequestEffects) -> String {
+    let traceparent = effects.edits.iter().find_map(|edit| match edit {
+        HeaderEdit::Set(name, value) if name == "traceparent" => value.get(36..52),
+        _ => None,
+    });
+    traceparent.unwrap().to_owned()
+}
+
+#[test]
+fn a_native_tracer_is_counted_and_spoken_of_once() {
+    let ours = ("x-request-id", "6f9d2c1e-0c33-4f7a-9a53-2f4f8f1c7d10");
+    let native = ("x-request-id", "6f9d2c1e-0c33-9f7a-9a53-2f4f8f1c7d10");
+    let mut worker = Worker::new(EXPORTING);
+    let mut warned = |headers| worker.begin(&request(&[headers])).1.warning;
+    assert_eq!(warned(ours), None);
+    let warning = warned(native).unwrap();
+    for word in ["x-request-id", "tracing", "disableSpanReporting", "README"] {
+        assert!(warning.contains(word), "{warning}");
+    }
+    assert_eq!([warned(native), warned(ours)], [None, None]);
+    assert_eq!(worker.metrics().get("meshweft_native_tracer_seen"), Some(&2));
+    // Its context is the native tracer's business where we begin nothing.
+    let (_, effects) = Worker::new("").begin(&request(&[native]));
+    assert_eq!(effects, RequestEffects::default());
+    let mut late = Worker::new(EXPORTING);
+    assert_eq!(late.log(&mut Stream::default(), &request(&[native])).warning, Some(warning));
+}
+
+#[test]
+fn invalid_contexts_are_counted_by_format() {
+    let mut worker =
+        Worker::exporting(r#"{"extract": ["tracecontext", "b3", "b3multi", "grpc-trace-bin"]}"#);
+    worker.serve(&request(&[("traceparent", "x"), ("b3", "x")]));
+    worker.serve(&request(&[("b3", "x"), ("x-b3-traceid", TRACE), ("x-b3-spanid", PARENT)]));
+    let mut metrics = worker.metrics();
+    metrics.retain(|name, _| name.contains("_context_"));
+    assert_eq!(
+        metrics,
+        counted(&[
+            ("context_invalid", 2),
+            ("context_invalid_b3", 2),
+            ("context_invalid_tracecontext", 1),
+            ("context_continued", 1),
+            ("context_restarted", 1)
+        ])
+    );
+    let names: Vec<_> =
+        worker.plugin.metric_ids().map(|id| worker.plugin.metric_name(id)).collect();
+    let by_format: Vec<_> =
+        names.iter().filter_map(|name| name.strip_prefix("meshweft_context_invalid_")).collect();
+    assert_eq!(by_format, ["tracecontext", "b3", "b3multi", "grpc_trace_bin"]);
 }

@@ -60,6 +60,43 @@ fn hostcalls_of_a_request() {
     assert_eq!(calls(&passed), untouched);
 }
 
+/// All formats are looked for in one pass over the headers: what does not stand costs no call.
+#[test]
+fn formats_that_do_not_stand_cost_nothing() {
+    let all = r#"["tracecontext", "baggage", "b3", "b3multi", "jaeger", "datadog", "xray",
+        "ottrace", "gcp", "grpc-trace-bin", "skywalking"]"#;
+    let spent_by = |extract: &str, exchange: &Exchange| {
+        let (mut host, root) = boot_with(&format!(
+            r#"{{"export": {{"cluster": "otel-collector"}},
+                "propagation": {{"extract": {extract}}}}}"#
+        ));
+        spent(&mut host, root, extract, exchange).hostcalls
+    };
+    for exchange in [request(), request().with_header("traceparent", PARENT)] {
+        assert_eq!(spent_by(all, &exchange), spent_by(r#"["tracecontext"]"#, &exchange));
+    }
+}
+
+/// Each thing that is told costs one call, and nothing else is read for it.
+#[test]
+fn what_is_told_costs_one_call_each() {
+    let (mut host, root) = boot_with(
+        r#"{"export": {"cluster": "otel-collector"}, "propagation": {
+            "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
+            "access_log": ["trace_id", "span_id", "sampled"]}}"#,
+    );
+    let exchange = request().with_header("traceparent", DROPPED_PARENT);
+    let told = [
+        ("proxy_add_header_map_value", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_property", 1),
+        // traceparent, traceresponse, x-trace-id
+        ("proxy_replace_header_map_value", 3),
+        ("proxy_set_property", 3),
+    ];
+    assert_eq!(calls(&spent(&mut host, root, "told", &exchange)), told);
+}
+
 /// What requests, exports and answers take is given back.
 #[test]
 fn memory_stays_flat() {

@@ -8,10 +8,8 @@
 
 mod common;
 
-use common::{boot, boot_with, collect, traceparent};
-use meshweft_host_tests::{
-    CONFIGURATION, Exchange, HostEmulator, MapType, encode_pairs, path, request,
-};
+use common::{boot_with, collect, traceparent};
+use meshweft_host_tests::{Exchange, HostEmulator, MapType, encode_pairs, path, request};
 
 const PROPAGATION_HEADERS: &[&str] = &[
     "traceparent",
@@ -22,6 +20,25 @@ const PROPAGATION_HEADERS: &[&str] = &[
     "x-b3-parentspanid",
     "x-b3-sampled",
     "x-b3-flags",
+    "baggage",
+    "uber-trace-id",
+    "jaeger-debug-id",
+    "jaeger-baggage",
+    "uberctx-k",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-origin",
+    "x-datadog-tags",
+    "x-amzn-trace-id",
+    "ot-tracer-traceid",
+    "ot-tracer-spanid",
+    "ot-tracer-sampled",
+    "ot-baggage-k",
+    "x-cloud-trace-context",
+    "grpc-trace-bin",
+    "sw8",
+    "sw8-correlation",
     ":path",
     ":authority",
     ":method",
@@ -29,11 +46,26 @@ const PROPAGATION_HEADERS: &[&str] = &[
     "x-request-id",
 ];
 
-/// Rules that look at everything that a request can bring.
-const RULES: &str = r#"{"export": {"cluster": "otel-collector"}, "sampling": {"rules": [
-    {"name": "a", "match": {"path": {"regex": "^/(a+)+$"}}, "rate": 0.5},
-    {"name": "b", "match": {"host": {"glob": "*.*.*.example"}}, "rate": 0},
-    {"name": "c", "match": {"headers": {"x-a": {"present": true}}}, "rate": 1}]}}"#;
+/// A configuration that looks at everything that a request can bring, and tells all.
+const CONFIGURATION: &str = r#"{"export": {"cluster": "otel-collector"},
+    "propagation": {
+        "extract": ["tracecontext", "baggage", "b3", "b3multi", "jaeger", "datadog", "xray",
+            "ottrace", "gcp", "grpc-trace-bin", "skywalking"],
+        "trust": [
+            {"match": {"source": {"suffix": ".9"}, "headers": {"x-a": "b"}}, "trust": "link"},
+            {"match": {"direction": "inbound"}, "trust": "continue"}],
+        "egress": {"strip": ["*.outside.example"]},
+        "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
+        "access_log": ["trace_id", "span_id", "sampled"],
+        "baggage": {"allow": ["k", "l"], "attributes": ["k", "m"]}},
+    "sampling": {"rules": [
+        {"name": "a", "match": {"path": {"regex": "^/(a+)+$"}}, "rate": 0.5},
+        {"name": "b", "match": {"host": {"glob": "*.*.*.example"}}, "rate": 0},
+        {"name": "c", "match": {"headers": {"x-a": {"present": true}}}, "rate": 1}]}}"#;
+
+fn boot() -> (HostEmulator, u32) {
+    boot_with(CONFIGURATION)
+}
 
 fn garbage(seed: &mut u64, longest: usize) -> Vec<u8> {
     let mut next = || {
@@ -51,18 +83,23 @@ fn garbage(seed: &mut u64, longest: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A whole request, after which exactly one traceparent has gone on.
+/// A whole request, after which exactly one traceparent has gone on and the same been told.
 fn assert_served(host: &mut HostEmulator, root: u32, exchange: Exchange) {
     let id = host.serve(root, exchange).unwrap();
-    let values = host.state().exchange(id).request_header("traceparent");
+    let exchange = host.state().exchange(id);
+    let values = exchange.request_header("traceparent");
     assert_eq!(values.len(), 1, "{values:?}");
     traceparent(values[0]);
+    if exchange.response_headers.is_some() {
+        assert_eq!(exchange.response_header("traceresponse"), values);
+        assert_eq!(exchange.response_header("server-timing").len(), 1);
+    }
 }
 
 #[test]
 fn header_values_of_any_bytes() {
     let mut seed = 1;
-    let (mut host, root) = boot_with(RULES);
+    let (mut host, root) = boot();
     for round in 0..40 {
         let mut exchange = request();
         for name in PROPAGATION_HEADERS {
@@ -79,7 +116,7 @@ fn header_values_of_any_bytes() {
 
 #[test]
 fn requests_without_pseudo_headers() {
-    let (mut host, root) = boot_with(RULES);
+    let (mut host, root) = boot();
     for missing in [":authority", ":path", ":method", ":scheme"] {
         let mut exchange = request();
         let headers = exchange.request_headers.as_mut().unwrap();
@@ -93,7 +130,7 @@ fn requests_without_pseudo_headers() {
 
 #[test]
 fn values_of_a_mebibyte() {
-    let (mut host, root) = boot_with(RULES);
+    let (mut host, root) = boot();
     for name in PROPAGATION_HEADERS {
         for byte in [b'a', b'0', b',', b'=', 0xff] {
             assert_served(&mut host, root, request().with_header(name, vec![byte; 1 << 20]));
@@ -208,12 +245,21 @@ fn callbacks_in_any_order() {
     let (mut host, root) = boot();
     let id = host.exchange(request());
     let stream = host.create_stream(root, id).unwrap();
+    let told = |host: &HostEmulator| {
+        let exchange = host.state().exchange(id);
+        exchange.response_header("server-timing").len()
+    };
     host.response_headers(stream).unwrap();
+    assert_eq!(told(&host), 0, "there is no trace yet");
     host.request_headers(stream).unwrap();
     host.request_headers(stream).unwrap();
+    host.response_headers(stream).unwrap();
+    assert_eq!(told(&host), 1);
     host.bodies_and_trailers(stream).unwrap();
     host.log(stream).unwrap();
     host.log(stream).unwrap();
+    host.response_headers(stream).unwrap();
+    assert_eq!(told(&host), 1, "the end was told");
     host.done(stream).unwrap();
     host.done(stream).unwrap();
     host.delete(stream).unwrap();
@@ -221,6 +267,18 @@ fn callbacks_in_any_order() {
     assert!(host.done(root).unwrap());
     host.tick(root).unwrap();
     host.delete(root).unwrap();
+}
+
+#[test]
+fn a_response_for_a_request_whose_headers_never_came() {
+    let (mut host, root) = boot();
+    let exchange = request();
+    let id = host.exchange(exchange.clone());
+    let stream = host.create_stream(root, id).unwrap();
+    host.response_headers(stream).unwrap();
+    host.finish(stream).unwrap();
+    assert_eq!(host.state().exchange(id).response_headers, exchange.response_headers);
+    assert_eq!(collect(&mut host, root).len(), 1);
 }
 
 #[test]

@@ -5,9 +5,13 @@ mod common;
 
 use std::time::Duration;
 
-use meshweft_host_tests::{
-    CONFIGURATION, HostEmulator, STATUSES, Status, Trap, answer, ok_answer, request,
-};
+use meshweft_host_tests::{HostEmulator, STATUSES, Status, Trap, answer, ok_answer, request};
+
+/// All that makes the adapter call the host; no regex, see the last exception.
+const CONFIGURATION: &str = r#"{"export": {"cluster": "otel-collector"}, "propagation": {
+    "trust": [{"match": {"source": {"prefix": "127."}}, "trust": "continue"}],
+    "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
+    "access_log": ["trace_id", "span_id", "sampled"]}}"#;
 
 /// Statuses that do trap: the SDK makes these two calls in its own dispatcher and panics on
 /// what the ABI does not define for them. Envoy answers them only as listed under `safe`, and
@@ -59,6 +63,8 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     host.serve(root, request())?;
     // A tracestate without its traceparent does not go on.
     host.serve(root, request().with_header("tracestate", "a=b"))?;
+    // A native tracer is logged.
+    host.serve(root, common::natively_traced())?;
     let id = host.exchange(request());
     let stream = host.create_stream(root, id)?;
     host.log(stream)?;
@@ -149,11 +155,24 @@ fn without_an_environment_the_libc_exits() {
     }
 }
 
+/// The regex crate keeps hash maps while it compiles, and those of the standard library panic
+/// without entropy. Envoy refuses it only for more than 64 KiB at a time.
+#[test]
+fn without_entropy_regexes_panic() {
+    let configuration = r#"{"propagation": {"egress": {"strip": ["*.example"]}}}"#;
+    let mut host = HostEmulator::new(common::module()).unwrap();
+    host.fault("random_get", 28);
+    let root = host.create_root().unwrap();
+    let trap = host.configure(root, configuration).unwrap_err();
+    assert!(trap.message.contains("failed to generate random data"), "{trap}");
+}
+
 #[test]
 fn the_life_reaches_every_hostcall_of_the_adapter() {
     assert_eq!(
         hostcalls(),
         [
+            "proxy_add_header_map_value",
             "proxy_define_metric",
             "proxy_done",
             "proxy_get_buffer_bytes",

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{boot, boot_with, collect, hex, spans_of, traceparent};
+use common::{boot, boot_with, collect, hex, natively_traced, spans_of, traceparent};
 use meshweft_host_tests::{
     Answer, CONFIGURATION, EPOCH, HostEmulator, LogLevel, answer, ok_answer, request,
 };
@@ -67,6 +67,148 @@ fn the_trace_id_is_left_for_access_logs() {
     let state = &host.state().exchange(id).filter_state;
     let expected = (b"meshweft.trace_id".to_vec(), TRACE_ID.as_bytes().to_vec());
     assert_eq!(Vec::from_iter(state.clone()), [expected]);
+}
+
+/// A configuration with everything that tells others of a trace.
+const TELLING: &str = r#"{"export": {"cluster": "otel-collector"}, "propagation": {
+    "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
+    "access_log": ["trace_id", "span_id", "sampled"]}}"#;
+
+#[test]
+fn access_logs_find_ids_and_verdict() {
+    let (mut host, root) = boot_with(TELLING);
+    for (parent, sampled) in [(PARENT, "true"), (DROPPED_PARENT, "false")] {
+        let id = host.serve(root, request().with_header("traceparent", parent)).unwrap();
+        let exchange = host.state().exchange(id);
+        let (_, span_id, _) = traceparent(exchange.request_header("traceparent")[0]);
+        let expected = [("sampled", sampled), ("span_id", &*span_id), ("trace_id", TRACE_ID)]
+            .map(|(name, value)| (format!("meshweft.{name}").into_bytes(), value.into()));
+        assert_eq!(Vec::from_iter(exchange.filter_state.clone()), expected);
+    }
+    // Where the header callbacks never ran it is set before the access loggers come.
+    let id = host.exchange(request().with_header("traceparent", PARENT));
+    let stream = host.create_stream(root, id).unwrap();
+    host.log(stream).unwrap();
+    let state = host.state().exchange(id).filter_state.clone();
+    let exported = collect(&mut host, root).pop().map(|span| hex(&span.span_id));
+    assert_eq!(state.get(&b"meshweft.span_id"[..]).cloned(), exported.map(String::into_bytes));
+    assert_eq!(state.len(), 3);
+}
+
+#[test]
+fn the_caller_is_told_of_the_trace() {
+    let (mut host, root) = boot_with(TELLING);
+    for parent in [PARENT, DROPPED_PARENT] {
+        let mut exchange = request().with_header("traceparent", parent);
+        // The application has told of traces too, and has timings of its own.
+        let answered = exchange.response_headers.as_mut().unwrap();
+        for (name, value) in [
+            ("traceresponse", "00-1-2-01"),
+            ("traceresponse", "00-3-4-01"),
+            ("server-timing", "db;dur=53"),
+            ("x-trace-id", "7"),
+        ] {
+            answered.push((name.into(), value.into()));
+        }
+        let id = host.serve(root, exchange).unwrap();
+        let exchange = host.state().exchange(id);
+        let forwarded = exchange.request_header("traceparent")[0];
+        assert_eq!(exchange.response_header("traceresponse"), [forwarded]);
+        let timing = format!("traceparent;desc=\"{}\"", String::from_utf8_lossy(forwarded));
+        assert_eq!(exchange.response_header("server-timing"), [b"db;dur=53", timing.as_bytes()]);
+        assert_eq!(exchange.response_header("x-trace-id"), [TRACE_ID.as_bytes()]);
+        assert_eq!(exchange.response_header(":status"), [b"200"]);
+    }
+}
+
+#[test]
+fn only_the_instance_that_traces_tells_the_caller() {
+    let (mut host, first) = boot_with(TELLING);
+    let mut roots = vec![first];
+    for configuration in [TELLING, r#"{"propagation": {"response": ["traceresponse"]}}"#] {
+        let root = host.create_root().unwrap();
+        assert!(host.configure(root, configuration).unwrap());
+        roots.push(root);
+    }
+    let id = host.exchange(request());
+    let streams = Vec::from_iter(roots.iter().map(|root| host.create_stream(*root, id).unwrap()));
+    for stream in &streams {
+        host.request_headers(*stream).unwrap();
+    }
+    // Responses pass the filters in the other order.
+    for stream in streams.iter().rev() {
+        host.response_headers(*stream).unwrap();
+    }
+    let told = host.state().exchange(id).clone();
+    let forwarded = told.request_header("traceparent");
+    assert_eq!(told.response_header("traceresponse"), forwarded);
+    assert_eq!(told.response_header("server-timing").len(), 1);
+    for stream in streams {
+        host.finish(stream).unwrap();
+    }
+    assert_eq!(host.state().exchange(id).response_headers, told.response_headers);
+}
+
+#[test]
+fn what_is_not_trusted_is_linked_to() {
+    let configuration = r#"{"export": {"cluster": "otel-collector"},
+        "propagation": {"trust": [
+            {"match": {"source": {"prefix": "127."}}, "trust": "link"},
+            {"trust": "restart"}]}}"#;
+    let (mut host, root) = boot_with(configuration);
+    let incoming = || request().with_header("traceparent", PARENT).with_header("tracestate", "a=1");
+    let outside = incoming().with_property(&["source", "address"], "192.0.2.1:40000");
+    for exchange in [incoming(), outside] {
+        let id = host.serve(root, exchange).unwrap();
+        let exchange = host.state().exchange(id);
+        let (trace_id, _, flags) = traceparent(exchange.request_header("traceparent")[0]);
+        assert_ne!(trace_id, TRACE_ID);
+        assert_eq!(flags, "03");
+        assert_eq!(exchange.request_header("tracestate"), [b""; 0]);
+    }
+    let spans = collect(&mut host, root);
+    let links = Vec::from_iter(spans.iter().map(|span| {
+        assert_eq!(hex(&span.parent_span_id), "");
+        let links = span.links.iter();
+        links
+            .map(|link| {
+                let ids = (hex(&link.trace_id), hex(&link.span_id));
+                (ids, link.trace_state.clone(), link.flags)
+            })
+            .collect::<Vec<_>>()
+    }));
+    let link = ((TRACE_ID.to_owned(), PARENT_ID.to_owned()), "a=1".to_owned(), 0x301);
+    assert_eq!(links, [vec![link], vec![]]);
+    assert_eq!(host.state().metric("meshweft_context_restarted"), 2);
+}
+
+#[test]
+fn to_a_host_outside_goes_no_context() {
+    let configuration = r#"{"export": {"cluster": "otel-collector"},
+        "propagation": {"egress": {"strip": ["*.example"]}}}"#;
+    let (mut host, root) = boot_with(configuration);
+    let exchange = request()
+        .with_header("traceparent", PARENT)
+        .with_header("tracestate", "a=1")
+        .with_header("baggage", "k=v")
+        .with_header("uberctx-k", "v");
+    let id = host.serve(root, exchange).unwrap();
+    assert_eq!(host.state().exchange(id).request_headers, request().request_headers);
+    assert_eq!(hex(&collect(&mut host, root)[0].parent_span_id), PARENT_ID);
+}
+
+#[test]
+fn a_native_tracer_is_spoken_of_once() {
+    let (mut host, root) = boot();
+    for _ in 0..3 {
+        host.serve(root, natively_traced()).unwrap();
+    }
+    host.serve(root, request()).unwrap();
+    host.tick(root).unwrap();
+    let logged = host.state().logged(LogLevel::Warn);
+    assert_eq!(logged.len(), 1, "{logged:?}");
+    assert!(logged[0].starts_with("meshweft: an x-request-id carries"), "{logged:?}");
+    assert_eq!(host.state().metric("meshweft_native_tracer_seen"), 3);
 }
 
 #[test]

@@ -274,7 +274,7 @@ mod tests {
     use super::super::otlp;
     use super::*;
     use crate::config;
-    use crate::model::{MetricId, SpanId, TraceId, UnixNanos};
+    use crate::model::{MetricId, SpanId, TraceFlags, TraceId, UnixNanos};
     use crate::span::{SpanKind, Status};
 
     fn config() -> Export {
@@ -300,13 +300,14 @@ mod tests {
             span_id: SpanId::from_bytes([2; 8]).unwrap(),
             parent_id: None,
             trace_state: String::new(),
-            flags: 1,
+            flags: TraceFlags::SAMPLED,
             name: name.into(),
             kind: SpanKind::Server,
             start: UnixNanos(1),
             end: UnixNanos(2),
             status: Status::Unset,
             attributes: vec![],
+            links: vec![],
         }
     }
 

@@ -5,7 +5,8 @@
 use prost::Message;
 
 use crate::config::Scalar;
-use crate::span::{KeyValue, Resource, SCHEMA_URL, Span, Status, Value};
+use crate::model::TraceFlags;
+use crate::span::{KeyValue, Link, Resource, SCHEMA_URL, Span, Status, Value};
 
 /// The name of the instrumentation scope.
 const SCOPE: &str = "meshweft";
@@ -85,6 +86,9 @@ pub(super) fn encode_span(out: &mut Vec<u8>, span: &Span) {
                 });
             });
         }
+        for link in &span.links {
+            message(out, 13, |out| encode_link(out, link));
+        }
         match &span.status {
             Status::Unset => {}
             Status::Error(text) => message(out, 15, |out| {
@@ -92,11 +96,27 @@ pub(super) fn encode_span(out: &mut Vec<u8>, span: &Span) {
                 number(out, 3, STATUS_ERROR);
             }),
         }
-        if span.flags != 0 {
-            key(out, 16, WireType::Fixed32);
-            out.extend_from_slice(&span.flags.to_le_bytes());
-        }
+        flags(out, 16, span.flags, span.parent_id.is_some());
     });
+}
+
+/// The fields of a `Span.Link`.
+fn encode_link(out: &mut Vec<u8>, link: &Link) {
+    bytes(out, 1, &link.trace_id.to_bytes());
+    bytes(out, 2, &link.span_id.to_bytes());
+    string(out, 3, &link.trace_state);
+    flags(out, 6, link.flags, true);
+}
+
+/// `SpanFlags`: the W3C flags in bits 0 to 7; bit 8, "it is known whether the parent (or the
+/// linked span) is remote"; bit 9, "it is".
+fn flags(out: &mut Vec<u8>, field: u32, flags: TraceFlags, remote: bool) {
+    const HAS_IS_REMOTE: u32 = 0x100;
+    const IS_REMOTE: u32 = 0x200;
+    let remote = if remote { IS_REMOTE } else { 0 };
+    let flags = u32::from(flags.bits()) | HAS_IS_REMOTE | remote;
+    key(out, field, WireType::Fixed32);
+    out.extend_from_slice(&flags.to_le_bytes());
 }
 
 /// How many spans an answer with a status of success refuses nevertheless.
@@ -214,18 +234,30 @@ mod tests {
             span_id: SpanId::from_hex(b"00f067aa0ba902b7").unwrap(),
             parent_id: None,
             trace_state: String::new(),
-            flags: 0x101,
+            flags: TraceFlags::SAMPLED,
             name: "GET".into(),
             kind: SpanKind::Client,
             start: UnixNanos(1),
             end: UnixNanos(0x0102_0304_0506_0708),
             status: Status::Unset,
-            attributes: vec![KeyValue { key: "k", value: Value::Scalar(Scalar::Int(-1)) }],
+            attributes: vec![KeyValue { key: "k".into(), value: Value::Scalar(Scalar::Int(-1)) }],
+            links: vec![],
         }
     }
 
     fn full() -> Span {
-        let scalar = |key, value| KeyValue { key, value: Value::Scalar(value) };
+        let scalar =
+            |key: &'static str, value| KeyValue { key: key.into(), value: Value::Scalar(value) };
+        let strings = |key: &'static str, values: &[&str]| KeyValue {
+            key: key.into(),
+            value: Value::Strings(values.iter().copied().map(str::to_owned).collect()),
+        };
+        let link = |byte, trace_state: &str, flags| Link {
+            trace_id: TraceId::from_bytes([byte; 16]).unwrap(),
+            span_id: SpanId::from_bytes([byte; 8]).unwrap(),
+            trace_state: trace_state.to_owned(),
+            flags,
+        };
         Span {
             parent_id: SpanId::from_bytes([7; 8]),
             trace_state: "ot=th:8,vendor=x".into(),
@@ -240,8 +272,12 @@ mod tests {
                 scalar("int.zero", Scalar::Int(0)),
                 scalar("string.empty", Scalar::String(String::new())),
                 scalar("string.long", Scalar::String("ä".repeat(20_000))),
-                KeyValue { key: "strings", value: Value::Strings(vec!["a".into(), "".into()]) },
-                KeyValue { key: "strings.none", value: Value::Strings(vec![]) },
+                strings("strings", &["a", ""]),
+                strings("strings.none", &[]),
+            ],
+            links: vec![
+                link(8, "vendor=y", TraceFlags::SAMPLED.with(TraceFlags::RANDOM)),
+                link(9, "", TraceFlags::default()),
             ],
             ..small()
         }
@@ -350,8 +386,21 @@ mod tests {
             Any::ArrayValue(common::ArrayValue { values: values.collect() })
         }
 
+        fn link(byte: u8, trace_state: &str, flags: u32) -> trace::span::Link {
+            trace::span::Link {
+                trace_id: vec![byte; 16],
+                span_id: vec![byte; 8],
+                trace_state: trace_state.into(),
+                flags,
+                ..Default::default()
+            }
+        }
+
         fn full_judged() -> trace::Span {
+            use trace::SpanFlags::{ContextHasIsRemoteMask, ContextIsRemoteMask};
+            let remote = ContextHasIsRemoteMask as u32 | ContextIsRemoteMask as u32;
             trace::Span {
+                flags: remote | 1,
                 parent_span_id: vec![7; 8],
                 trace_state: "ot=th:8,vendor=x".into(),
                 name: "GET /orders/{id}".into(),
@@ -371,6 +420,7 @@ mod tests {
                     key_value("strings", strings(&["a", ""])),
                     key_value("strings.none", strings(&[])),
                 ],
+                links: vec![link(8, "vendor=y", remote | 3), link(9, "", remote)],
                 ..small_judged()
             }
         }

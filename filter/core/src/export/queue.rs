@@ -195,7 +195,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::model::{SpanId, TraceId, UnixNanos};
+    use crate::model::{SpanId, TraceFlags, TraceId, UnixNanos};
     use crate::span::{SpanKind, Status};
 
     /// A span whose element is `bytes` long.
@@ -205,13 +205,14 @@ mod tests {
             span_id: SpanId::from_bytes([2; 8]).unwrap(),
             parent_id: None,
             trace_state: String::new(),
-            flags: 1,
+            flags: TraceFlags::SAMPLED,
             name: "n".into(),
             kind: SpanKind::Server,
             start: UnixNanos(1),
             end: UnixNanos(2),
             status: Status::Unset,
             attributes: vec![],
+            links: vec![],
         };
         loop {
             let mut out = Vec::new();

@@ -3,6 +3,8 @@
 //! Counting costs no hostcall while a request is served, and all figures of one tick move
 //! together, so that the identity of delivered, dropped and waiting spans holds between ticks.
 
+use super::{Format, FormatSet};
+
 /// What a metric is to the host.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MetricKind {
@@ -87,10 +89,12 @@ metrics! {
     ContextContinued = "meshweft_context_continued", Counter;
     /// Requests without any context.
     ContextMissing = "meshweft_context_missing", Counter;
-    /// Requests with a context that was not valid.
+    /// Requests with a context that was not valid, in whichever format.
     ContextInvalid = "meshweft_context_invalid", Counter;
-    /// Traces begun anew because the incoming context was not valid.
+    /// Traces begun anew because the incoming context was not valid, or is not trusted.
     ContextRestarted = "meshweft_context_restarted", Counter;
+    /// Requests whose `x-request-id` says that a native tracer decides about them.
+    NativeTracerSeen = "meshweft_native_tracer_seen", Counter;
     /// Configurations refused.
     ConfigRejected = "meshweft_config_rejected", Counter;
 }
@@ -104,11 +108,14 @@ pub struct MetricUpdate {
     pub value: i64,
 }
 
-/// A metric of the fixed set, or the counter of a sampling rule by its index.
+/// A metric of the fixed set, or a counter of what the configuration lists.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MetricId {
     /// One of the fixed set.
     Fixed(Metric),
+    /// `meshweft_context_invalid_<format>`: requests with a context of that format that was not
+    /// valid.
+    Invalid(Format),
     /// `meshweft_rule_<name>` of the rule at this index.
     Rule(usize),
 }
@@ -119,7 +126,7 @@ impl MetricId {
     pub const fn kind(self) -> MetricKind {
         match self {
             Self::Fixed(metric) => metric.kind(),
-            Self::Rule(_) => MetricKind::Counter,
+            Self::Invalid(_) | Self::Rule(_) => MetricKind::Counter,
         }
     }
 }
@@ -128,6 +135,7 @@ impl MetricId {
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     fixed: [i64; Metric::ALL.len()],
+    invalid: [i64; Format::ALL.len()],
     rules: Vec<i64>,
     samples: Vec<MetricUpdate>,
 }
@@ -153,6 +161,15 @@ impl Metrics {
         }
     }
 
+    /// Counts one request with an invalid context in each of `formats`.
+    pub fn add_invalid(&mut self, formats: FormatSet) {
+        for format in formats.iter() {
+            if let Some(sum) = self.invalid.get_mut(format as usize) {
+                *sum = sum.saturating_add(1);
+            }
+        }
+    }
+
     /// Counts one decision of the rule at `index`; rules beyond the bound are not counted.
     pub fn add_rule(&mut self, index: usize) {
         if let Some(sum) = self.rules.get_mut(index) {
@@ -163,16 +180,12 @@ impl Metrics {
     /// All that has moved since the last call.
     pub fn take(&mut self) -> Vec<MetricUpdate> {
         let mut updates = core::mem::take(&mut self.samples);
-        for (metric, sum) in Metric::ALL.iter().zip(&mut self.fixed) {
+        let fixed = Metric::ALL.iter().copied().map(MetricId::Fixed).zip(&mut self.fixed);
+        let invalid = Format::ALL.iter().copied().map(MetricId::Invalid).zip(&mut self.invalid);
+        let rules = (0..).map(MetricId::Rule).zip(&mut self.rules);
+        for (metric, sum) in fixed.chain(invalid).chain(rules) {
             if *sum != 0 {
-                updates.push(MetricUpdate { metric: MetricId::Fixed(*metric), value: *sum });
-                *sum = 0;
-            }
-        }
-        for (index, sum) in self.rules.iter_mut().enumerate() {
-            if *sum != 0 {
-                updates.push(MetricUpdate { metric: MetricId::Rule(index), value: *sum });
-                *sum = 0;
+                updates.push(MetricUpdate { metric, value: core::mem::take(sum) });
             }
         }
         updates
@@ -194,6 +207,8 @@ mod tests {
         metrics.add(Metric::QueueSpans, 3);
         metrics.add(Metric::QueueSpans, -3);
         metrics.add(Metric::ExportMs, 7);
+        metrics.add_invalid([Format::SkyWalking, Format::B3].into_iter().collect());
+        metrics.add_invalid([Format::B3].into_iter().collect());
         metrics.add_rule(1);
         metrics.add_rule(2);
         assert_eq!(
@@ -201,6 +216,8 @@ mod tests {
             [
                 MetricUpdate { metric: MetricId::Fixed(Metric::ExportMs), value: 7 },
                 MetricUpdate { metric: MetricId::Fixed(Metric::Requests), value: 2 },
+                MetricUpdate { metric: MetricId::Invalid(Format::B3), value: 2 },
+                MetricUpdate { metric: MetricId::Invalid(Format::SkyWalking), value: 1 },
                 MetricUpdate { metric: MetricId::Rule(1), value: 1 },
             ]
         );

@@ -15,6 +15,8 @@ mod ids;
 mod jaeger;
 mod malformed;
 mod ottrace;
+mod request_id;
+mod response;
 mod skywalking;
 mod standing;
 mod text;
@@ -23,6 +25,8 @@ mod tracestate;
 mod xray;
 
 pub use baggage::{attributes as baggage_attributes, carry as carry_baggage};
+pub use request_id::native_tracer_decided;
+pub use response::respond;
 pub use standing::Standing;
 pub use tracestate::{TraceState, TraceStateError};
 

@@ -1,8 +1,10 @@
 //! From an exchange to its span (OpenTelemetry semantic conventions for HTTP and RPC).
 
+use std::borrow::Cow;
+
 use super::authority::Authority;
 use super::outcome::Outcome;
-use super::{KeyValue, ResponseFlags, Span, SpanKind, Value};
+use super::{KeyValue, Link, ResponseFlags, Span, SpanKind, Value};
 use crate::config::{Scalar, Spans};
 use crate::model::{Exchange, Headers, SpanId, UnixNanos};
 use crate::propagation::SpanContext;
@@ -30,6 +32,10 @@ pub struct Subject<'a> {
     pub headers: &'a Headers,
     /// Why it was recorded.
     pub reason: &'a str,
+    /// Values of the caller's baggage, by the keys under which the span shall have them.
+    pub baggage: &'a [(String, String)],
+    /// What it has to do with beside its parent.
+    pub links: &'a [Link],
 }
 
 /// The finished span of an exchange that has ended.
@@ -110,6 +116,9 @@ pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -
     // Zero where Envoy answered by itself: there was no upstream to count for.
     out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
     out.text("meshweft.sampling.reason", Some(subject.reason));
+    for (key, value) in subject.baggage {
+        out.foreign(key, value);
+    }
 
     let method = if known { method } else { "HTTP" };
     let name = match (rpc, outcome.grpc, &route) {
@@ -129,22 +138,15 @@ pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -
         span_id: subject.context.span_id,
         parent_id: subject.parent_id,
         trace_state: subject.context.state.as_str().to_owned(),
-        flags: otlp_flags(&subject),
+        flags: subject.context.flags,
         name,
         kind: subject.kind,
         start: UnixNanos(start),
         end: UnixNanos(start.saturating_add(duration)),
         status,
         attributes: out.list,
+        links: subject.links.to_vec(),
     }
-}
-
-/// The W3C flags and, above them, where the parent is (OTLP, `SpanFlags`).
-fn otlp_flags(subject: &Subject<'_>) -> u32 {
-    const HAS_IS_REMOTE: u32 = 0x100;
-    const IS_REMOTE: u32 = 0x200;
-    let remote = if subject.parent_id.is_some() { IS_REMOTE } else { 0 };
-    u32::from(subject.context.flags.bits()) | HAS_IS_REMOTE | remote
 }
 
 fn is_grpc(content_type: &str) -> bool {
@@ -188,15 +190,26 @@ struct Attributes {
 impl Attributes {
     fn text(&mut self, key: &'static str, value: Option<&str>) {
         if let Some(value) = value {
-            let value = Scalar::String(cut(value, self.max).to_owned());
-            self.list.push(KeyValue { key, value: Value::Scalar(value) });
+            self.push(key.into(), Scalar::String(cut(value, self.max).to_owned()));
         }
     }
 
     fn int(&mut self, key: &'static str, value: Option<i64>) {
         if let Some(value) = value {
-            self.list.push(KeyValue { key, value: Value::Scalar(Scalar::Int(value)) });
+            self.push(key.into(), Scalar::Int(value));
         }
+    }
+
+    /// A value under a name that is not ours: it never takes the place of one that is there.
+    fn foreign(&mut self, key: &str, value: &str) {
+        if self.list.iter().all(|there| there.key != key) {
+            let value = Scalar::String(cut(value, self.max).to_owned());
+            self.push(key.to_owned().into(), value);
+        }
+    }
+
+    fn push(&mut self, key: Cow<'static, str>, value: Scalar) {
+        self.list.push(KeyValue { key, value: Value::Scalar(value) });
     }
 }
 
@@ -236,6 +249,17 @@ mod tests {
     }
 
     fn span(kind: SpanKind, headers: &[(&str, &str)], told: &Told) -> Span {
+        span_with(kind, headers, told, &[])
+    }
+
+    fn span_with(
+        kind: SpanKind,
+        headers: &[(&str, &str)],
+        told: &Told,
+        baggage: &[(&str, &str)],
+    ) -> Span {
+        let baggage: Vec<_> =
+            baggage.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let context = SpanContext {
             trace_id: TraceId::from_bytes([1; 16]).unwrap(),
             span_id: SpanId::from_bytes([2; 8]).unwrap(),
@@ -250,6 +274,8 @@ mod tests {
             kind,
             headers: &headers,
             reason: "parent",
+            baggage: &baggage,
+            links: &[],
         };
         describe(subject, Spans { max_value_length: 40 }, told)
     }
@@ -305,7 +331,13 @@ mod tests {
         );
         assert_eq!(
             (span.name.as_str(), span.start, span.end, span.flags, span.status),
-            ("GET /orders/{id}", UnixNanos(1_000), UnixNanos(1_234), 0x301, Status::Unset)
+            (
+                "GET /orders/{id}",
+                UnixNanos(1_000),
+                UnixNanos(1_234),
+                TraceFlags::SAMPLED,
+                Status::Unset
+            )
         );
     }
 
@@ -410,6 +442,29 @@ mod tests {
         );
         let path = format!("url.path=/{}", "é".repeat(19));
         assert!(lines(&span).contains(&path), "{:?}", lines(&span));
+    }
+
+    #[test]
+    fn baggage_is_cut_and_never_takes_the_place_of_what_is_known() {
+        let long = "é".repeat(40);
+        let baggage = [
+            ("tenant", "acme"),
+            ("http.request.method", "DELETE"),
+            ("tenant", "other"),
+            ("meshweft.sampling.reason", "mine"),
+            ("long", &*long),
+        ];
+        let span = span_with(SpanKind::Server, &[(":method", "GET")], &Told::default(), &baggage);
+        assert_eq!(
+            lines(&span),
+            [
+                "http.request.method=GET",
+                "error.type=_OTHER",
+                "meshweft.sampling.reason=parent",
+                "tenant=acme",
+                &format!("long={}", "é".repeat(20)),
+            ]
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Spans and the resource they come from, in OpenTelemetry's terms.
 
+use std::borrow::Cow;
+
 use crate::config::Scalar;
-use crate::model::{SpanId, TraceId, UnixNanos};
+use crate::model::{SpanId, TraceFlags, TraceId, UnixNanos};
 
 mod authority;
 mod flags;
@@ -39,7 +41,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyValue {
     /// The attribute's name.
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// Its value.
     pub value: Value,
 }
@@ -53,6 +55,19 @@ pub enum Value {
     Strings(Vec<String>),
 }
 
+/// A span of another trace to which a span has to do, though it is not its child.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// The span.
+    pub span_id: SpanId,
+    /// `tracestate` as it came with it.
+    pub trace_state: String,
+    /// Its W3C flags. That the span is remote is understood: it came in headers.
+    pub flags: TraceFlags,
+}
+
 /// A finished span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
@@ -64,9 +79,8 @@ pub struct Span {
     pub parent_id: Option<SpanId>,
     /// `tracestate` as it was sent on.
     pub trace_state: String,
-    /// OTLP's `flags`: the W3C flags in bits 0 to 7, bit 8 "remoteness is known", bit 9 "the
-    /// parent is remote".
-    pub flags: u32,
+    /// Its W3C flags, as they were sent on. A parent is remote always: it came in headers.
+    pub flags: TraceFlags,
     /// Of low cardinality: never a raw path.
     pub name: String,
     /// Which side.
@@ -79,6 +93,8 @@ pub struct Span {
     pub status: Status,
     /// What is known of it.
     pub attributes: Vec<KeyValue>,
+    /// What it has to do with beside its parent.
+    pub links: Vec<Link>,
 }
 
 /// Where spans come from: attributes of the resource, in order.
@@ -86,4 +102,15 @@ pub struct Span {
 pub struct Resource {
     /// Names and values; no name twice.
     pub attributes: Vec<(String, Scalar)>,
+}
+
+impl Resource {
+    /// `service.name`; empty where it is not text.
+    #[must_use]
+    pub fn service_name(&self) -> &str {
+        match self.attributes.iter().find(|(key, _)| key == "service.name") {
+            Some((_, Scalar::String(name))) => name,
+            _ => "",
+        }
+    }
 }

@@ -5,7 +5,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use meshweft_host_tests::{CONFIGURATION, Callout, HostEmulator, Module, ok_answer};
+use meshweft_host_tests::{
+    CONFIGURATION, Callout, Exchange, HostEmulator, Module, ok_answer, request,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
@@ -25,6 +27,14 @@ pub(crate) fn boot() -> (HostEmulator, u32) {
 /// A worker with the module so configured.
 pub(crate) fn boot_with(configuration: &str) -> (HostEmulator, u32) {
     HostEmulator::boot(module(), configuration).expect("the module starts")
+}
+
+/// A request about which a native tracer has decided: Envoy wrote its status into the id.
+pub(crate) fn natively_traced() -> Exchange {
+    let mut exchange = request();
+    let headers = exchange.request_headers.as_mut().expect("request headers");
+    headers.retain(|(name, _)| name != b"x-request-id");
+    exchange.with_header("x-request-id", "6f9d2c1e-0c33-9f7a-9a53-2f4f8f1c7d10")
 }
 
 /// The spans of a callout's body.
