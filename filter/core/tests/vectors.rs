@@ -284,7 +284,7 @@ fn check(suite: Suite, default: Format) {
             &injected,
             &extracted,
             &Standing::of(&map(&case.before)),
-            &Outgoing { context: &context, parent_id, service: "shop" },
+            &Outgoing { context: &context, parent_id, service: "shop", alone: false },
         );
         assert_eq!(after(&case.before, edits), case.after, "{}", case.why);
     }

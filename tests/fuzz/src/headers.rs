@@ -286,7 +286,12 @@ impl Case {
     /// The edits that write its context beside `headers`.
     pub fn inject(&self, headers: &[(String, Vec<u8>)]) -> Vec<HeaderEdit> {
         let context = self.outgoing();
-        let outgoing = Outgoing { context: &context, parent_id: self.parent_id, service: "shop" };
+        let outgoing = Outgoing {
+            context: &context,
+            parent_id: self.parent_id,
+            service: "shop",
+            alone: false,
+        };
         let Propagation { inject, extract, .. } = &self.config;
         propagation::inject(inject, extract, &Standing::of(&map(headers)), &outgoing)
     }

@@ -330,7 +330,7 @@ mod tests {
     fn tags_sent(headers: &Headers, context: &SpanContext) -> Option<String> {
         let standing = Standing::of(headers);
         let mut edits = Edits::new(&standing);
-        inject(&mut edits, &Outgoing { context, parent_id: None, service: "" });
+        inject(&mut edits, &Outgoing { context, parent_id: None, service: "", alone: false });
         edits.into_list().into_iter().find_map(|edit| match edit {
             HeaderEdit::Set(name, value) if name == "x-datadog-tags" => Some(value),
             _ => None,

@@ -110,6 +110,8 @@ pub struct Outgoing<'a> {
     pub parent_id: Option<SpanId>,
     /// `service.name` of the resource (for `sw8`).
     pub service: &'a str,
+    /// Whether what the caller sent counts for nothing, in no format.
+    pub alone: bool,
 }
 
 /// Reads the context that stands on a request: the first of `formats` that is valid wins.
@@ -159,7 +161,8 @@ pub fn update_state(context: &mut SpanContext, inject: &[Format], extract: &[For
 }
 
 /// The edits that write `outgoing` in every format of `inject`, rewrite each format of `extract`
-/// that stands on the request, and remove headers that would go stale.
+/// that stands on the request, and remove headers that would go stale. Where it is to go alone,
+/// those of all other formats are removed too.
 #[must_use]
 pub fn inject(
     inject: &[Format],
@@ -170,9 +173,16 @@ pub fn inject(
     let mut edits = Edits::new(standing);
     for &format in Format::ALL {
         let stands = || headers_of(format).iter().any(|name| standing.has(*name));
-        if inject.contains(&format) || (extract.contains(&format) && stands()) {
+        let writes = inject.contains(&format) || (extract.contains(&format) && stands());
+        if writes {
             inject_one(format, &mut edits, outgoing);
-        } else if format == Format::TraceContext && extract.contains(&format) {
+        } else if outgoing.alone {
+            headers_of(format).iter().for_each(|name| edits.remove(*name));
+        }
+        if format == Format::TraceContext
+            && !writes
+            && (outgoing.alone || extract.contains(&format))
+        {
             // Without a traceparent it means nothing.
             tracecontext::remove_state(&mut edits);
         }
@@ -343,7 +353,7 @@ mod tests {
         context: &SpanContext,
         parent_id: Option<SpanId>,
     ) -> Vec<HeaderEdit> {
-        let outgoing = Outgoing { context, parent_id, service: "shop" };
+        let outgoing = Outgoing { context, parent_id, service: "shop", alone: false };
         super::inject(inject, extract, &Standing::of(headers), &outgoing)
     }
 
@@ -397,6 +407,34 @@ mod tests {
             [remove("tracestate")]
         );
         assert_eq!(inject_beside(&[], &[], &standing, &ours("", false), None), []);
+    }
+
+    #[test]
+    fn what_goes_alone_leaves_no_other_format_beside_it() {
+        let headers: Headers = [
+            ("tracestate", "old=1"),
+            ("b3", "0"),
+            ("uber-trace-id", "1:1:0:1"),
+            ("uberctx-user", "a"),
+            ("sw8", ""),
+            ("baggage", "a=1"),
+        ]
+        .into_iter()
+        .collect();
+        let context = ours("", false);
+        let outgoing =
+            Outgoing { context: &context, parent_id: None, service: "shop", alone: true };
+        let alone = |inject: &[Format]| {
+            super::inject(inject, &[Format::B3], &Standing::of(&headers), &outgoing)
+        };
+        let b3 = set("b3", "0af7651916cd43dd8448eb211c80319c-00000000000000cd-1");
+        let others = [remove("uber-trace-id"), remove("sw8")];
+        let mut with_w3c = vec![set("traceparent", OURS), remove("tracestate"), b3.clone()];
+        with_w3c.extend(others.clone());
+        assert_eq!(alone(&[Format::TraceContext]), with_w3c);
+        let mut without = vec![remove("tracestate"), b3];
+        without.extend(others);
+        assert_eq!(alone(&[]), without);
     }
 
     #[test]

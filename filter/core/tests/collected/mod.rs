@@ -400,7 +400,8 @@ fn forwarded(case: &Case<'_>, formats: &[Format], found: &RemoteContext) -> Vec<
         state: found.state.clone(),
     };
     update_state(&mut context, formats, formats);
-    let outgoing = Outgoing { context: &context, parent_id: found.parent_id, service: "shop" };
+    let outgoing =
+        Outgoing { context: &context, parent_id: found.parent_id, service: "shop", alone: false };
     let headers = case.headers();
     after(&headers, inject(formats, formats, &Standing::of(&map(&headers)), &outgoing))
 }
@@ -468,7 +469,7 @@ fn injects(case: &Case<'_>, choice: Option<&Choice>) -> Result<(), String> {
     };
     let headers = map(&before);
     let standing = Standing::of(&headers);
-    let outgoing = Outgoing { context: &context, parent_id: None, service: "shop" };
+    let outgoing = Outgoing { context: &context, parent_id: None, service: "shop", alone: false };
     let mut edits = inject(&formats, &[], &standing, &outgoing);
     let extract = vec![Format::Baggage];
     let config = Propagation { extract, inject: formats, ..Propagation::default() };
