@@ -12,7 +12,9 @@ use std::collections::HashMap;
 
 use meshweft_core::config::{Batch, Export, Queue, Retry};
 use meshweft_core::export::{CallId, ExportCall, Exporter, Outcome};
-use meshweft_core::model::{Metric, MetricId, Metrics, MonoNanos, SpanId, TraceId, UnixNanos};
+use meshweft_core::model::{
+    Metric, MetricId, Metrics, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
+};
 use meshweft_core::span::{Resource, Span, SpanKind, Status};
 use prost::Message;
 use rand::SeedableRng;
@@ -119,13 +121,14 @@ impl Story {
             span_id: SpanId::from_bytes(self.pushed.to_be_bytes()).unwrap(),
             parent_id: None,
             trace_state: String::new(),
-            flags: 0x101,
+            flags: TraceFlags::SAMPLED,
             name: "GET".into(),
             kind: SpanKind::Server,
             start: UnixNanos(1),
             end: UnixNanos(2),
             status: Status::Unset,
             attributes: vec![],
+            links: vec![],
         };
         let now = self.time();
         self.exporter.push(&span, now, &mut self.metrics);

@@ -616,3 +616,26 @@ fn invalid_contexts_are_counted_by_format() {
         names.iter().filter_map(|name| name.strip_prefix("meshweft_context_invalid_")).collect();
     assert_eq!(by_format, ["tracecontext", "b3", "b3multi", "grpc_trace_bin"]);
 }
+
+#[test]
+fn of_the_baggage_goes_on_what_may_and_onto_the_span_what_was_named() {
+    let mut worker = Worker::exporting(
+        r#"{"baggage": {"allow": ["tenant"], "attributes": ["tenant", "http.request.method"]}}"#,
+    );
+    let baggage = ("baggage", "tenant=acme%20co,secret=1,http.request.method=DELETE");
+    let edits = worker.serve(&request(&[baggage]));
+    assert_eq!(edits.get("baggage"), Some(&Some("tenant=acme%20co".to_owned())));
+    let call = worker.tick().pop().unwrap();
+    assert!(contains(&call.body, b"\x0a\x06tenant\x12\x09\x0a\x07acme co"));
+    assert!(!contains(&call.body, b"secret"));
+    assert!(!contains(&call.body, b"DELETE"), "what is known is not replaced");
+}
+
+#[test]
+fn where_nothing_is_begun_baggage_goes_on_as_it_came_unless_it_may_not() {
+    let long = format!("k={}", "v".repeat(10_000));
+    let told = request(&[("baggage", &long)]);
+    assert_eq!(Worker::new("").serve(&told), BTreeMap::new());
+    let mut drops = Worker::new(r#"{"propagation": {"baggage": "drop"}}"#);
+    assert_eq!(drops.serve(&told), [("baggage".to_owned(), None)].into());
+}
