@@ -23,7 +23,7 @@ pub(super) const HEADERS: &[Name] = &[
 
 /// The key of Datadog's member of `tracestate`. Its value is a list of `key:value`, with `;`
 /// between them: `s` is the priority, `o` the origin, `p` Datadog's last span, `t.*` the tags.
-pub(super) const MEMBER: &str = "dd";
+const MEMBER: &str = "dd";
 
 /// What the headers say.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +112,8 @@ pub(super) fn update_state(context: &mut SpanContext) {
 }
 
 fn read<'a>(standing: &Standing<'a>) -> Result<Option<Theirs<'a>>, Malformed> {
-    let number = |name| standing.field(name).once().map(|value| value.map(trim_ows));
-    let (trace_id, parent_id) = (number(Name::XDatadogTraceId)?, number(Name::XDatadogParentId)?);
+    let value = |name| standing.field(name).once().map(|value| value.map(trim_ows));
+    let (trace_id, parent_id) = (value(Name::XDatadogTraceId)?, value(Name::XDatadogParentId)?);
     let Some(trace_id) = trace_id else {
         return match parent_id {
             Some(_) => Err(Malformed::Field("x-datadog-parent-id without x-datadog-trace-id")),
@@ -128,11 +128,11 @@ fn read<'a>(standing: &Standing<'a>) -> Result<Option<Theirs<'a>>, Malformed> {
     // Who begins a trace without a span of its own (synthetic tests, for one) writes 0 or nothing.
     let parent_id = decimal(parent_id.unwrap_or(b"0"))
         .ok_or(Malformed::Field("x-datadog-parent-id that is no decimal of 64 bits"))?;
-    let priority = number(Name::XDatadogSamplingPriority)?
+    let priority = value(Name::XDatadogSamplingPriority)?
         .map(|text| integer(text).ok_or(Malformed::Field("unknown x-datadog-sampling-priority")))
         .transpose()?;
     // These two are extras: what is wrong with them spoils no trace.
-    let extra = |name| number(name).ok().flatten().filter(|value| !value.is_empty());
+    let extra = |name| value(name).ok().flatten().filter(|value| !value.is_empty());
     let tags = extra(Name::XDatadogTags).and_then(valid_tags).unwrap_or_default();
     let high = tags_in(tags).filter(|(key, _)| *key == "tid").last();
     let high = high.and_then(|(_, value)| SpanId::from_hex(value.as_bytes()).ok());
@@ -182,7 +182,7 @@ const fn sampled(context: &SpanContext) -> bool {
 }
 
 fn integer(text: &[u8]) -> Option<i32> {
-    core::str::from_utf8(text).ok()?.parse().ok()
+    core::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
 /// The list, if it is one and not too long: `key=value` in printable ASCII, with `,` between
