@@ -39,7 +39,7 @@ for target; do
         [ "${runs:-0}" -gt 0 ] || die "$target did not run: $log"
         say "$target: $runs executions, $(find "$found" -type f | wc -l) inputs in the cache, nothing found"
     else
-        grep -A3 'panicked at' "$log" >&2 || tail -n 20 "$log" >&2
+        grep -A3 'panicked at' "$log" | cut -c1-2000 >&2 || tail -n 20 "$log" >&2
         sed -n 's/.*Test unit written to /the input is in /p' "$log" >&2
         failed+=("$target")
     fi

@@ -156,7 +156,6 @@ impl Carries {
 }
 
 /// A request, and what is to be done with it.
-#[derive(Debug)]
 pub struct Case {
     /// Its headers: names in lower case, any bytes as values.
     pub headers: Vec<(String, Vec<u8>)>,
@@ -266,7 +265,8 @@ impl Case {
         self.reading_tells_why();
         let after = apply(&self.headers, self.inject(&self.headers));
         self.no_format_tells_of_another_context(&after);
-        assert_eq!(apply(&after, self.inject(&after)), after, "a second injection");
+        let again = apply(&after, self.inject(&after));
+        assert_eq!(shown(&again), shown(&after), "a second injection");
         self.stripping_leaves_nothing();
         self.baggage_keeps_its_limits();
     }
@@ -343,9 +343,29 @@ impl Case {
         assert_eq!(extract(Format::ALL, &after), nothing);
     }
 
+    /// Whether all of the baggage is text that fits into each of its forms, however it is encoded
+    /// there.
+    fn baggage_is_sound(&self) -> bool {
+        let (mut members, mut bytes, mut text) = (0, 0, true);
+        for (name, value) in &self.headers {
+            if name == "baggage" || KEYED.iter().any(|prefix| name.starts_with(prefix)) {
+                members += 1 + value.iter().filter(|byte| **byte == b',').count();
+                text &= core::str::from_utf8(value).is_ok();
+                // A byte that is no UTF-8 once decoded becomes U+FFFD, of nine characters encoded.
+                bytes += 9 * (name.len() + value.len());
+            }
+        }
+        text && members <= MAX_MEMBERS && bytes <= MAX_BYTES
+    }
+
     fn baggage_keeps_its_limits(&self) {
         let after = apply(&self.headers, self.carry(&self.headers));
-        assert_eq!(apply(&after, self.carry(&after)), after, "baggage carried a second time");
+        // Where one form has lost what does not fit or is not text, and another has not, the next hop
+        // may find it there.
+        if self.baggage_is_sound() {
+            let again = apply(&after, self.carry(&after));
+            assert_eq!(shown(&again), shown(&after), "baggage carried a second time");
+        }
         let policy = &self.config.baggage;
         for name in ["baggage", "jaeger-baggage"] {
             let list = values(&after, name).collect::<Vec<_>>().join(&b',');
@@ -371,6 +391,11 @@ impl Case {
         assert!(keys.iter().all(|key| policy.attributes.contains(key)), "{keys:?}");
         assert!(keys.is_sorted_by_key(|key| policy.attributes.iter().position(|k| k == *key)));
     }
+}
+
+/// The headers as text, for people.
+fn shown(headers: &[(String, Vec<u8>)]) -> Vec<String> {
+    headers.iter().map(|(name, value)| format!("{name}: {}", value.escape_ascii())).collect()
 }
 
 /// Checks that a key which goes on is allowed: in any case, and percent-encoded or not.
