@@ -54,6 +54,10 @@ test-host: $(WASM) ## The module in an emulated host
 test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
 	@$(TOOLS)/e2e.sh $(ENVOY_VERSIONS)
 
+.PHONY: fuzz
+fuzz: ## Fuzzes the core, FUZZ_SECONDS (30) for each target
+	@$(TOOLS)/fuzz.sh
+
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check

@@ -113,6 +113,8 @@ impl<'a> Facts<'a> {
     fn host(&self) -> Option<&[u8]> {
         let read = || {
             let host = without_port(self.headers.get(":authority")?);
+            // `shop.` and `shop` are one host (RFC 1034, section 3.1).
+            let host = host.strip_suffix(b".").unwrap_or(host);
             // Allocates for the rare client that writes capitals only.
             Some(if host.iter().any(u8::is_ascii_uppercase) {
                 Cow::Owned(host.to_ascii_lowercase())
@@ -285,6 +287,7 @@ mod tests {
             (r#"{"path": {"glob": "/orders/*/pay"}, "method": ["GET", "POST"]}"#, true),
             (r#"{"path": {"glob": "/orders/*/pay"}, "method": "GET"}"#, false),
             (r#"{"host": "SHOP.example"}"#, true),
+            (r#"{"host": "shop.example."}"#, false),
             (r#"{"host": {"regex": "[A-Z]+\\.example"}}"#, true),
             (r#"{"host": {"suffix": "8080"}}"#, false),
             (r#"{"headers": {"x-team": "a,b"}}"#, true),
@@ -414,6 +417,7 @@ mod tests {
         let matcher = StringMatcher::glob("*.example", crate::config::Case::Lower).unwrap();
         for (headers, fits) in [
             (&[(":authority", "Shop.Example:8080")][..], true),
+            (&[(":authority", "shop.example.:8080")], true),
             (&[(":authority", "example")], false),
             (&[], false),
         ] {

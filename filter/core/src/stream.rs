@@ -145,7 +145,7 @@ fn begin(
     let headers = exchange.request_headers();
     let standing = Standing::of(&headers);
     let facts = Facts::new(&headers, exchange, plugin.side());
-    let Caller { remote, decision: parent, link } = receive(plugin, &standing, &facts);
+    let Caller { remote, decision: parent, link, trust } = receive(plugin, &standing, &facts);
     if plugin.config().export.is_none() {
         // No mark is left: another instance behind this one may have an export.
         let edits = onward(plugin, &standing, &facts, None);
@@ -159,14 +159,21 @@ fn begin(
     }
     let sampled = decision.verdict == Verdict::RecordAndSample;
     let parent_id = remote.as_ref().and_then(|remote| remote.parent_id);
-    let context = SpanContext {
+    let mut context = SpanContext {
         trace_id,
         span_id: SpanId::random(rng),
         flags: flags(remote.as_ref(), decision.verdict),
         debug: parent == Some(ParentDecision::Debug) && sampled,
         state: remote.map(|remote| remote.state).unwrap_or_default(),
     };
-    let outgoing = Outgoing { context: &context, parent_id, service: plugin.service() };
+    let formats = &plugin.config().propagation;
+    propagation::update_state(&mut context, &formats.inject, &formats.extract);
+    let outgoing = Outgoing {
+        context: &context,
+        parent_id,
+        service: plugin.service(),
+        alone: trust != Trust::Continue,
+    };
     let edits = onward(plugin, &standing, &facts, Some(&outgoing));
     let filter_state = filter_state(&plugin.config().propagation.access_log, &context, sampled);
     let seen = propagation::native_tracer_decided(&headers);
@@ -199,6 +206,8 @@ struct Caller {
     decision: Option<ParentDecision>,
     /// The span of another trace that the new one is linked to.
     link: Option<Link>,
+    /// What all of it is worth.
+    trust: Trust,
 }
 
 /// Reads what came in, counts it, and weighs it.
@@ -206,10 +215,11 @@ fn receive(plugin: &mut Plugin, standing: &Standing<'_>, facts: &Facts<'_>) -> C
     let propagation = &plugin.config().propagation;
     let extracted = propagation::extract(&propagation.extract, standing);
     let begins = plugin.config().export.is_some();
-    let trust = match extracted.incoming {
-        // What is nothing is worth nothing, and where nothing is begun all goes on as it came.
-        Incoming::Context(_) | Incoming::Decision(_) if begins => facts.trust(&propagation.trust),
-        _ => Trust::Continue,
+    // Where nothing is begun all goes on as it came.
+    let trust = if begins && !standing.is_empty() {
+        facts.trust(&propagation.trust)
+    } else {
+        Trust::Continue
     };
     if !extracted.invalid.is_empty() {
         plugin.metrics.add(Metric::ContextInvalid, 1);
@@ -230,19 +240,18 @@ fn receive(plugin: &mut Plugin, standing: &Standing<'_>, facts: &Facts<'_>) -> C
 }
 
 fn weigh(incoming: Incoming, trust: Trust) -> Caller {
+    let nothing = Caller { trust, ..Caller::default() };
     match (trust, incoming) {
         (Trust::Continue, Incoming::Context(remote)) => {
-            Caller { decision: Some(remote.decision), remote: Some(remote), link: None }
+            Caller { decision: Some(remote.decision), remote: Some(remote), ..nothing }
         }
         (Trust::Continue, Incoming::Decision(decision)) => {
-            Caller { decision: Some(decision), ..Caller::default() }
+            Caller { decision: Some(decision), ..nothing }
         }
-        (Trust::Link, Incoming::Context(remote)) => {
-            Caller { link: link(&remote), ..Caller::default() }
-        }
+        (Trust::Link, Incoming::Context(remote)) => Caller { link: link(&remote), ..nothing },
         (Trust::Continue, Incoming::Absent | Incoming::Invalid)
         | (Trust::Link, Incoming::Absent | Incoming::Decision(_) | Incoming::Invalid)
-        | (Trust::Restart, _) => Caller::default(),
+        | (Trust::Restart, _) => nothing,
     }
 }
 
@@ -330,16 +339,17 @@ mod tests {
     #[test]
     fn what_came_in_counts_as_it_is_trusted() {
         use ParentDecision::{Drop, Sample};
-        let none = Caller::default;
+        let none = |trust| Caller { trust, ..Caller::default() };
         let continued =
             || Caller { remote: Some(remote()), decision: Some(Sample), ..Caller::default() };
         let decided = || Caller { decision: Some(Drop), ..Caller::default() };
-        let linked = || Caller { link: link(&remote()), ..Caller::default() };
+        let linked = || Caller { link: link(&remote()), trust: Trust::Link, ..Caller::default() };
+        let nothing = || [Trust::Continue, Trust::Restart, Trust::Link].map(none);
         for (incoming, expected) in [
-            (Incoming::Absent, [none(), none(), none()]),
-            (Incoming::Context(remote()), [continued(), none(), linked()]),
-            (Incoming::Decision(Drop), [decided(), none(), none()]),
-            (Incoming::Invalid, [none(), none(), none()]),
+            (Incoming::Absent, nothing()),
+            (Incoming::Context(remote()), [continued(), none(Trust::Restart), linked()]),
+            (Incoming::Decision(Drop), [decided(), none(Trust::Restart), none(Trust::Link)]),
+            (Incoming::Invalid, nothing()),
         ] {
             let found = [Trust::Continue, Trust::Restart, Trust::Link]
                 .map(|trust| weigh(incoming.clone(), trust));

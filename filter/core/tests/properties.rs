@@ -1,5 +1,6 @@
-//! Properties that hold for any input, tried with seeded random ones: natively only, where
-//! thousands of runs cost nothing and a failure can tell its seed.
+//! Properties that hold for any input: tried with the inputs of the fuzz targets, and with seeded
+//! random ones. Natively only, where thousands of runs cost nothing and a failure can tell its
+//! seed.
 #![cfg(not(target_family = "wasm"))]
 #![allow(
     clippy::indexing_slicing,
@@ -8,35 +9,65 @@
     reason = "helpers of tests, which clippy does not exempt"
 )]
 
-use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
-use meshweft_core::propagation::{
-    self, Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
-    TraceState,
-};
+use std::path::Path;
+
+use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
+use meshweft_core::model::{Format, SpanId, TraceFlags, TraceId};
+use meshweft_core::propagation::{Incoming, SpanContext, TraceState};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-const FORMATS: [Format; 3] = [Format::TraceContext, Format::B3, Format::B3Multi];
+/// The same checks, and the same inputs, as those of `make fuzz`.
+#[path = "../../../tests/fuzz/src/lib.rs"]
+mod fuzz;
 
-const NAMES: [&str; 10] = [
+use fuzz::{Case, apply, carries, extract};
+
+/// Headers that some format reads or writes, and two that none does.
+const NAMES: &[&str] = &[
     "b3",
+    "baggage",
+    "grpc-trace-bin",
     "host",
+    "jaeger-baggage",
+    "jaeger-debug-id",
+    "ot-baggage-a",
+    "ot-baggage-tenant",
+    "ot-tracer-sampled",
+    "ot-tracer-spanid",
+    "ot-tracer-traceid",
+    "sw8",
+    "sw8-correlation",
+    "sw8-x",
     "traceparent",
     "tracestate",
+    "uber-trace-id",
+    "uberctx-",
+    "uberctx-a",
+    "uberctx-user%49d",
+    "x-amzn-trace-id",
     "x-b3-flags",
     "x-b3-parentspanid",
     "x-b3-sampled",
     "x-b3-spanid",
     "x-b3-traceid",
+    "x-cloud-trace-context",
+    "x-datadog-origin",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-tags",
+    "x-datadog-trace-id",
     "x-request-id",
 ];
 
 /// Values near the edges of the grammars, from which hostile ones are made.
-const SEEDS: [&str; 14] = [
+const SEEDS: &[&str] = &[
     "",
     "0",
     "1",
     "d",
+    "-1",
+    "2",
     "true",
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03-later",
@@ -47,7 +78,25 @@ const SEEDS: [&str; 14] = [
     "8448eb211c80319c-b7ad6b7169203331",
     "a=1,b@c= 2,,\t d=3 ",
     "00000000000000000000000000000000",
+    "0af7651916cd43dd8448eb211c80319c:b7ad6b7169203331:0:1",
+    "12345%3A54321%3A0%3A3",
+    "9532127138774266268",
+    "18446744073709551616",
+    "_dd.p.tid=0af7651916cd43dd,_dd.p.dm=-4,_dd.p.usr.id=baz64==",
+    "dd=s:2;o:rum;t.dm:-4;t.tid:0af7651916cd43dd;p:b7ad6b7169203331,a=1",
+    "Root=1-0af76519-16cd43dd8448eb211c80319c;Parent=b7ad6b7169203331;Sampled=1;Lineage=a:1|b:2",
+    "Root=1-0af76519-16cd43dd8448eb211c80319c;Sampled=?",
+    "0af7651916cd43dd8448eb211c80319c/13235353014750950193;o=1",
+    "AAAK92UZFs1D3YRI6yEcgDGcAbetcWkgMzECAQ",
+    "AAAK92UZFs1D3YRI6yEcgDGcAbetcWkgMzECAQ==",
+    "1-MGFmNzY1MTkxNmNkNDNkZDg0NDhlYjIxMWM4MDMxOWM=-YjdhZDZiNzE2OTIwMzMzMQ==-3-c2hvcA==-aW4=-L2E=-c2hvcDo4MA==",
+    "a=1,tenant=%C3%A9;p=1;q , k*=,=,b,a=%zz,\"=1",
+    "\u{e9}",
 ];
+
+/// Values that are no good alone, long enough to meet the limits.
+const LONG: [(&str, usize); 4] =
+    [("a=1,", 70), ("k*=v;p,", 200), ("tenant=abcdefgh", 600), ("x", 9000)];
 
 /// Runs `property` often, each time from a seed of its own that a failure names.
 fn for_seeds(runs: u64, property: impl Fn(&mut SmallRng)) {
@@ -67,119 +116,129 @@ fn for_seeds(runs: u64, property: impl Fn(&mut SmallRng)) {
 }
 
 #[test]
-fn no_header_panics_and_what_is_written_is_read_back() {
-    for_seeds(20_000, |rng| {
-        let before = hostile_headers(rng);
-        let extracted = extract(&some_formats(rng), &map(&before));
-        if let Incoming::Context(context) = &extracted.incoming {
-            let state = context.state.as_str();
-            assert_eq!(TraceState::parse([state.as_bytes()]).as_ref(), Ok(&context.state));
-        }
-        if extracted.incoming == Incoming::Invalid {
-            assert!(!extracted.invalid.is_empty());
-        }
-        // Whatever stood there, no format that is read or written tells of another context.
-        let (written, read) = (some_formats(rng), some_formats(rng));
-        let (context, parent_id) = (some_context(rng), some_parent(rng));
-        let after = apply(&before, inject(&written, &read, &map(&before), &context, parent_id));
-        for format in FORMATS {
-            let found = extract(&[format], &map(&after));
-            let stood = before.iter().any(|(name, _)| is_read_from(format, name));
-            let expected = if written.contains(&format) || (read.contains(&format) && stood) {
-                carried(format, &context)
-            } else {
-                extract(&[format], &map(&before))
-            };
-            assert_eq!(found, expected, "{format:?}");
-        }
+fn all_that_holds_for_any_headers_holds_for_hostile_ones() {
+    for_seeds(3_000, |rng| {
+        let mut case = some_case(rng);
+        case.check();
+        // The same where the caller is trusted.
+        case.go_on();
+        case.check();
     });
 }
 
 #[test]
-fn a_second_injection_changes_nothing() {
+fn what_is_written_is_read_back() {
     for_seeds(2_000, |rng| {
-        let before = hostile_headers(rng);
-        let (written, read) = (some_formats(rng), some_formats(rng));
-        let (context, parent_id) = (some_context(rng), some_parent(rng));
-        let once = apply(&before, inject(&written, &read, &map(&before), &context, parent_id));
-        let twice = apply(&once, inject(&written, &read, &map(&once), &context, parent_id));
-        assert_eq!(once, twice);
+        let context = some_context(rng);
+        for format in Format::ALL {
+            let Some(carries) = carries(*format) else { continue };
+            carries.check(&extract(&[*format], &written(*format, &context)), &context);
+        }
     });
 }
 
 #[test]
-fn a_changed_byte_never_makes_another_id() {
-    for_seeds(20_000, |rng| {
-        let context = some_context(rng);
-        let format = pick(rng, &FORMATS);
-        let mut headers = apply(&[], inject(&[format], &[], &Headers::default(), &context, None));
+fn a_changed_byte_never_makes_another_id_of_a_hex_one() {
+    // In decimals and base64 a changed byte is another id, and nothing can tell.
+    let formats = [
+        Format::TraceContext,
+        Format::B3,
+        Format::B3Multi,
+        Format::Jaeger,
+        Format::XRay,
+        Format::OtTrace,
+    ];
+    for_seeds(5_000, |rng| {
+        // An id that every format can write.
+        let context = SpanContext { trace_id: TraceId::random(rng), ..some_context(rng) };
+        let format = pick(rng, &formats);
+        let mut headers = written(format, &context);
         let at = rng.random_range(0..headers.len());
         let value = &mut headers[at].1;
         let byte = rng.random_range(0..value.len());
-        value[byte] = pick(rng, b"GA+.\0\xff");
-        if let Incoming::Context(found) = extract(&[format], &map(&headers)).incoming {
-            assert_eq!(
-                (found.trace_id, found.parent_id),
-                (context.trace_id, Some(context.span_id))
-            );
+        value[byte] = pick(rng, b"G+.\0\xff");
+        if let Incoming::Context(found) = extract(&[format], &headers).incoming {
+            let bits = if format == Format::OtTrace { u64::MAX.into() } else { u128::MAX };
+            let told = u128::from_be_bytes(context.trace_id.to_bytes()) & bits;
+            assert_eq!(u128::from_be_bytes(found.trace_id.to_bytes()), told, "{headers:?}");
+            assert!(found.parent_id.is_none_or(|id| id == context.span_id), "{headers:?}");
         }
     });
 }
 
-fn extract(formats: &[Format], headers: &Headers) -> Extracted {
-    propagation::extract(formats, &Standing::of(headers))
-}
-
-fn inject(
-    inject: &[Format],
-    extract: &[Format],
-    headers: &Headers,
-    context: &SpanContext,
-    parent_id: Option<SpanId>,
-) -> Vec<HeaderEdit> {
-    let outgoing = Outgoing { context, parent_id, service: "shop" };
-    propagation::inject(inject, extract, &Standing::of(headers), &outgoing)
-}
-
-fn is_read_from(format: Format, name: &str) -> bool {
-    match format {
-        Format::B3 => name == "b3",
-        Format::B3Multi => name.starts_with("x-b3-"),
-        Format::TraceContext => name == "traceparent",
-        _ => false,
+/// Runs what `make fuzz` begins with, and what it has found.
+#[test]
+fn the_inputs_of_the_fuzz_targets_hold() {
+    let targets: [(&str, fn(&[u8])); 3] =
+        [("answer", fuzz::answer), ("config", fuzz::config), ("headers", fuzz::headers)];
+    for (name, target) in targets {
+        let mut inputs: u32 = 0;
+        for folder in ["corpus", "regressions"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("../../tests/fuzz")
+                .join(folder)
+                .join(name);
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                // Said only where the test fails.
+                println!("{}", path.display());
+                target(&std::fs::read(path).unwrap());
+                inputs = inputs.saturating_add(1);
+            }
+        }
+        assert!(inputs > 10, "{name}: {inputs} inputs");
     }
 }
 
-/// What `format` says when it carries `context`.
-fn carried(format: Format, context: &SpanContext) -> Extracted {
-    let w3c = format == Format::TraceContext;
-    Extracted {
-        incoming: Incoming::Context(RemoteContext {
-            trace_id: context.trace_id,
-            parent_id: Some(context.span_id),
-            decision: match (w3c, context.debug, context.flags.has(TraceFlags::SAMPLED)) {
-                (false, true, _) => ParentDecision::Debug,
-                (_, _, true) => ParentDecision::Sample,
-                (_, _, false) => ParentDecision::Drop,
+/// The headers of `format` alone, from `context`.
+fn written(format: Format, context: &SpanContext) -> Vec<(String, Vec<u8>)> {
+    let config = Propagation { inject: vec![format], ..Propagation::default() };
+    let case = Case { headers: vec![], config, context: context.clone(), parent_id: None };
+    apply(&[], case.inject(&[]))
+}
+
+fn some_case(rng: &mut SmallRng) -> Case {
+    Case {
+        headers: hostile_headers(rng),
+        config: Propagation {
+            extract: some_formats(rng),
+            inject: some_formats(rng),
+            baggage: Baggage {
+                keep: if rng.random() {
+                    KeepBaggage::All
+                } else {
+                    KeepBaggage::Only(some_keys(rng))
+                },
+                attributes: some_keys(rng),
             },
-            random: w3c && context.flags.has(TraceFlags::RANDOM),
-            state: if w3c { context.state.clone() } else { TraceState::default() },
-        }),
-        invalid: FormatSet::default(),
+            ..Propagation::default()
+        },
+        context: some_context(rng),
+        parent_id: rng.random::<bool>().then(|| SpanId::random(rng)),
     }
+}
+
+fn some_keys(rng: &mut SmallRng) -> Vec<String> {
+    ["a", "tenant", "userId", "k*"]
+        .into_iter()
+        .filter(|_| rng.random())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn some_context(rng: &mut SmallRng) -> SpanContext {
+    let debug = rng.random_ratio(1, 4);
     SpanContext {
-        trace_id: if rng.random_ratio(1, 4) {
+        trace_id: match rng.random_range(0..16_u8) {
             // As from a B3 caller of 64 bits.
-            TraceId::from_bytes(u128::from(rng.random::<u64>() | 1).to_be_bytes()).unwrap()
-        } else {
-            TraceId::random(rng)
+            0..4 => TraceId::from_halves(0, rng.random::<u64>() | 1).unwrap(),
+            4 => TraceId::from_halves(rng.random::<u64>() | 1, 0).unwrap(),
+            _ => TraceId::random(rng),
         },
         span_id: SpanId::random(rng),
-        flags: TraceFlags::from_bits(rng.random()),
-        debug: rng.random_ratio(1, 4),
+        // Debug asks for a sample.
+        flags: TraceFlags::from_bits(rng.random::<u8>() | u8::from(debug)),
+        debug,
         state: if rng.random() {
             TraceState::default()
         } else {
@@ -191,35 +250,38 @@ fn some_context(rng: &mut SmallRng) -> SpanContext {
     }
 }
 
-fn some_parent(rng: &mut SmallRng) -> Option<SpanId> {
-    rng.random::<bool>().then(|| SpanId::random(rng))
-}
-
+/// Often the few of an ordinary configuration, sometimes more.
 fn some_formats(rng: &mut SmallRng) -> Vec<Format> {
-    (0..rng.random_range(0..=3)).map(|_| pick(rng, &FORMATS)).collect()
+    let most = if rng.random() { 3 } else { 12 };
+    (0..rng.random_range(0..=most)).map(|_| pick(rng, Format::ALL)).collect()
 }
 
 fn hostile_headers(rng: &mut SmallRng) -> Vec<(String, Vec<u8>)> {
     (0..rng.random_range(0..12))
-        .map(|_| (pick(rng, &NAMES).to_owned(), hostile_value(rng)))
+        .map(|_| (pick(rng, NAMES).to_owned(), hostile_value(rng)))
         .collect()
 }
 
 /// A value that is often almost right: pieces of valid ones, with a few bytes changed, or noise.
 fn hostile_value(rng: &mut SmallRng) -> Vec<u8> {
-    if rng.random_ratio(1, 8) {
-        return (0..rng.random_range(0..200)).map(|_| rng.random()).collect();
+    match rng.random_range(0..32_u8) {
+        0..4 => return (0..rng.random_range(0..200)).map(|_| rng.random()).collect(),
+        4 => {
+            let (part, most) = pick(rng, &LONG);
+            return part.repeat(rng.random_range(0..most)).into_bytes();
+        }
+        _ => {}
     }
-    let mut value = pick(rng, &SEEDS).as_bytes().to_vec();
+    let mut value = pick(rng, SEEDS).as_bytes().to_vec();
     for _ in 0..rng.random_range(0..3_u8) {
         let at = rng.random_range(0..=value.len());
         match rng.random_range(0..4_u8) {
             0 => value.insert(at, rng.random()),
             1 => value.truncate(at),
-            2 => value.extend_from_slice(pick(rng, &SEEDS).as_bytes()),
+            2 => value.extend_from_slice(pick(rng, SEEDS).as_bytes()),
             _ => {
                 if let Some(byte) = value.get_mut(at) {
-                    *byte = pick(rng, b"0aF-,=@ \t\0\xff");
+                    *byte = pick(rng, b"0aF-,=@;:%/ \t\0\xff");
                 }
             }
         }
@@ -229,24 +291,4 @@ fn hostile_value(rng: &mut SmallRng) -> Vec<u8> {
 
 fn pick<T: Copy>(rng: &mut SmallRng, of: &[T]) -> T {
     of[rng.random_range(0..of.len())]
-}
-
-fn map(headers: &[(String, Vec<u8>)]) -> Headers {
-    headers.iter().map(|(name, value)| (name, value)).collect()
-}
-
-/// The headers as the host has them after `edits`, sorted by name.
-fn apply(before: &[(String, Vec<u8>)], edits: Vec<HeaderEdit>) -> Vec<(String, Vec<u8>)> {
-    let mut headers = before.to_vec();
-    for edit in edits {
-        let (name, value) = match edit {
-            HeaderEdit::Add(..) => panic!("{edit:?}"),
-            HeaderEdit::Remove(name) => (name, None),
-            HeaderEdit::Set(name, value) => (name, Some(value)),
-        };
-        headers.retain(|(other, _)| *other != name);
-        headers.extend(value.map(|value| (name.into_owned(), value.into_bytes())));
-    }
-    headers.sort_by(|a, b| a.0.cmp(&b.0));
-    headers
 }

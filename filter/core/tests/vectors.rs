@@ -11,11 +11,14 @@
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+#[cfg(not(target_family = "wasm"))]
+mod collected;
+
 use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
 use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
-    TraceState, baggage_attributes, carry_baggage, extract, inject,
+    TraceState, baggage_attributes, carry_baggage, extract, inject, update_state,
 };
 use serde::Deserialize;
 
@@ -161,6 +164,30 @@ fn ottrace() {
 }
 
 #[test]
+fn xray() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/xray.json")).unwrap();
+    check(suite, Format::XRay);
+}
+
+#[test]
+fn gcp() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/gcp.json")).unwrap();
+    check(suite, Format::Gcp);
+}
+
+#[test]
+fn grpc_trace_bin() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/grpc-trace-bin.json")).unwrap();
+    check(suite, Format::GrpcTraceBin);
+}
+
+#[test]
+fn skywalking() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/skywalking.json")).unwrap();
+    check(suite, Format::SkyWalking);
+}
+
+#[test]
 fn baggage() {
     let suite: BaggageSuite = serde_json::from_str(include_str!("testdata/baggage.json")).unwrap();
     for case in suite.carry {
@@ -181,6 +208,12 @@ fn baggage() {
         let found = baggage_attributes(&config, &Standing::of(&map(&case.headers)));
         assert_eq!(found, case.attributes, "{}", case.why);
     }
+}
+
+#[test]
+fn datadog() {
+    let suite: Suite = serde_json::from_str(include_str!("testdata/datadog.json")).unwrap();
+    check(suite, Format::Datadog);
 }
 
 #[test]
@@ -237,7 +270,7 @@ fn check(suite: Suite, default: Format) {
         assert_eq!(!found.invalid.is_empty(), invalid, "{}: {:?}", case.why, case.headers);
     }
     for case in suite.inject {
-        let context = SpanContext {
+        let mut context = SpanContext {
             trace_id: trace_id(&case.context.trace_id),
             span_id: span_id(&case.context.span_id),
             flags: TraceFlags::from_bits(u8::from_str_radix(&case.context.flags, 16).unwrap()),
@@ -245,11 +278,13 @@ fn check(suite: Suite, default: Format) {
             state: state(&case.context.state),
         };
         let parent_id = case.parent_id.as_deref().map(span_id);
+        let (injected, extracted) = (formats(&case.inject), formats(&case.extract));
+        update_state(&mut context, &injected, &extracted);
         let edits = inject(
-            &formats(&case.inject),
-            &formats(&case.extract),
+            &injected,
+            &extracted,
             &Standing::of(&map(&case.before)),
-            &Outgoing { context: &context, parent_id, service: "shop" },
+            &Outgoing { context: &context, parent_id, service: "shop", alone: false },
         );
         assert_eq!(after(&case.before, edits), case.after, "{}", case.why);
     }
@@ -317,145 +352,4 @@ fn state(list: &str) -> TraceState {
     let state = TraceState::parse([list.as_bytes()]).unwrap();
     assert_eq!(state.as_str(), list, "a state as it would go on");
     state
-}
-
-/// Vectors collected from other implementations, where a checkout of them is at hand.
-#[cfg(not(target_family = "wasm"))]
-mod collected {
-    use std::path::{Path, PathBuf};
-
-    use serde_json::Value;
-
-    use super::*;
-
-    /// Cases whose word on the state is an artefact of how they were collected: 061 has a valid
-    /// list and expects none, 157 has 33 members, which its source parses and then does not pass
-    /// on. The rest of them is checked.
-    const STATE_UNCHECKED: &[&str] = &["tracecontext-061", "tracecontext-157"];
-
-    #[test]
-    fn extract_cases() {
-        let Some(folder) = std::env::var_os("MESHWEFT_VECTORS") else {
-            println!("MESHWEFT_VECTORS is not set: no collected vectors to run");
-            return;
-        };
-        // A relative path is meant from the workspace, where cargo is called, and not from here.
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        for name in ["tracecontext", "tracestate", "b3", "jaeger", "ot", "baggage", "composite"] {
-            let (ran, skipped) = run(&folder.join(name).with_extension("json"), name);
-            println!("{name}: {ran} collected cases ran, {skipped} skipped");
-            assert!(ran > 0, "no case of {name} ran");
-        }
-    }
-
-    fn run(file: &PathBuf, name: &str) -> (usize, usize) {
-        let text = std::fs::read_to_string(file)
-            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let suite: Value = serde_json::from_str(&text).unwrap();
-        let cases = suite["extract"].as_array().expect("extract");
-        let mut ran: usize = 0;
-        for case in cases {
-            if case["tier"] == "core" {
-                check_one(case, name, &listed(case, name));
-                ran = ran.saturating_add(1);
-            }
-        }
-        (ran, cases.len().saturating_sub(ran))
-    }
-
-    fn listed(case: &Value, name: &str) -> Vec<Format> {
-        match name {
-            "b3" => vec![Format::B3, Format::B3Multi],
-            "composite" => serde_json::from_value::<Vec<String>>(case["propagators"].clone())
-                .map(|names| formats(&names))
-                .unwrap(),
-            "ot" => vec![Format::OtTrace],
-            "tracestate" => vec![Format::TraceContext],
-            name => vec![Format::from_name(name).unwrap()],
-        }
-    }
-
-    #[track_caller]
-    fn check_one(case: &Value, name: &str, formats: &[Format]) {
-        let id = case["id"].as_str().unwrap();
-        let expect = &case["expect"];
-        let mut headers: Vec<(String, String)> =
-            serde_json::from_value(case["headers"].clone()).unwrap();
-        // The host gives names in lower case.
-        headers.iter_mut().for_each(|(header, _)| header.make_ascii_lowercase());
-        if name == "tracestate" {
-            headers.push(("traceparent".to_owned(), TRACEPARENT.to_owned()));
-            let Incoming::Context(found) = extract(formats, &Standing::of(&map(&headers))).incoming
-            else {
-                panic!("{id}: the traceparent is valid");
-            };
-            assert_eq!(found.state.as_str(), expect["out"].as_str().unwrap_or_default(), "{id}");
-            return;
-        }
-        if let Some(baggage) = expect["baggage"].as_object() {
-            check_baggage(&headers, baggage, id);
-        }
-        if name == "baggage" {
-            return;
-        }
-        let found = match extract(formats, &Standing::of(&map(&headers))).incoming {
-            Incoming::Context(found) => found,
-            other => {
-                assert_eq!(expect["valid"], false, "{id}: {other:?}");
-                if let (Incoming::Decision(found), Some(sampled)) =
-                    (other, expect["sampled"].as_bool())
-                {
-                    assert_eq!(found != ParentDecision::Drop, sampled, "{id}");
-                }
-                return;
-            }
-        };
-        assert_eq!(expect["valid"], true, "{id}: {found:?}");
-        assert_eq!(found.trace_id.to_string(), expect["trace_id"].as_str().unwrap(), "{id}");
-        if let Some(span_id) = expect["span_id"].as_str() {
-            assert_eq!(found.parent_id.map(|id| id.to_string()).as_deref(), Some(span_id), "{id}");
-        }
-        let sampled = match found.decision {
-            ParentDecision::Deferred => None,
-            ParentDecision::Drop => Some(false),
-            ParentDecision::Debug | ParentDecision::Sample => Some(true),
-        };
-        assert_eq!(sampled, expect["sampled"].as_bool(), "{id}");
-        if let Some(debug) = expect["debug"].as_bool() {
-            assert_eq!(found.decision == ParentDecision::Debug, debug, "{id}");
-        }
-        if let Some(flags) = expect["trace_flags"].as_str() {
-            let random = u8::from_str_radix(flags, 16).unwrap() & TraceFlags::RANDOM.bits() != 0;
-            assert_eq!(found.random, random, "{id}");
-        }
-        if STATE_UNCHECKED.contains(&id) {
-            return;
-        }
-        if let Some(list) = expect["tracestate"].as_str() {
-            assert_eq!(found.state.as_str(), list, "{id}");
-        }
-        match expect["tracestate_valid"].as_bool() {
-            Some(true) => {
-                let list = bytes(expect["tracestate_in"].as_str().unwrap());
-                assert_eq!(Ok(found.state), TraceState::parse([list.as_slice()]), "{id}");
-            }
-            Some(false) => assert_eq!(found.state, TraceState::default(), "{id}"),
-            None => {}
-        }
-    }
-    #[track_caller]
-    fn check_baggage(
-        headers: &[(String, String)],
-        baggage: &serde_json::Map<String, Value>,
-        id: &str,
-    ) {
-        let attributes = baggage.keys().cloned().collect();
-        let config = Baggage { attributes, ..Baggage::default() };
-        let found = baggage_attributes(&config, &Standing::of(&map(headers)));
-        let expected: Vec<(String, String)> = baggage
-            .iter()
-            .map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned()))
-            .collect();
-        assert_eq!(found, expected, "{id}");
-    }
 }

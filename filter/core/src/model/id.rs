@@ -65,7 +65,6 @@ impl TraceId {
 
     /// The high 64 bits; zero in an id that came from a format with short ids.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "64 bits are left after the shift")]
     pub const fn high(self) -> u64 {
         (self.0.get() >> 64) as u64
     }

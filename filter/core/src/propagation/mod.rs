@@ -59,7 +59,8 @@ pub struct RemoteContext {
     pub decision: ParentDecision,
     /// Whether the caller vouches for the randomness of the trace id's low 7 bytes.
     pub random: bool,
-    /// Vendors' state: what came with a valid `traceparent`, or what is its like in `datadog`.
+    /// Vendors' state: what came with a valid `traceparent` of this trace, and what is its like
+    /// in `datadog`.
     pub state: TraceState,
 }
 
@@ -109,29 +110,38 @@ pub struct Outgoing<'a> {
     pub parent_id: Option<SpanId>,
     /// `service.name` of the resource (for `sw8`).
     pub service: &'a str,
+    /// Whether what the caller sent counts for nothing, in no format.
+    pub alone: bool,
 }
 
 /// Reads the context that stands on a request: the first of `formats` that is valid wins.
 ///
 /// A decision without ids counts only where no format has a context. Nothing is allocated
-/// but for vendors' state.
+/// but for vendors' state and what stands in base64.
 #[must_use]
 pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     let mut winner = None;
     let mut decision = None;
     let mut invalid = FormatSet::default();
+    let mut trace_of_state = None;
     for &format in formats {
         match extract_one(format, standing) {
             Ok(Incoming::Absent) => {}
-            Ok(Incoming::Context(context)) => winner = winner.or(Some((format, context))),
+            Ok(Incoming::Context(context)) => {
+                if format == Format::TraceContext {
+                    trace_of_state = Some(context.trace_id);
+                }
+                winner = winner.or(Some(context));
+            }
             Ok(Incoming::Decision(found)) => decision = decision.or(Some(found)),
             Ok(Incoming::Invalid) | Err(_) => invalid.insert(format),
         }
     }
     let incoming = match (winner, decision) {
-        (Some((format, mut context)), _) => {
-            if format == Format::TraceContext {
-                context.state = tracecontext::state(standing);
+        (Some(mut context), _) => {
+            // It belongs to the trace, whichever format told of the trace first.
+            if trace_of_state == Some(context.trace_id) {
+                context.state = context.state.over(tracecontext::state(standing));
             }
             Incoming::Context(context)
         }
@@ -142,8 +152,17 @@ pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     Extracted { incoming, invalid }
 }
 
+/// Makes those members of `context.state` that speak of its sender speak of `context`: the member
+/// of each format that is among `inject` or `extract`. The others are passed on as they came.
+pub fn update_state(context: &mut SpanContext, inject: &[Format], extract: &[Format]) {
+    if inject.contains(&Format::Datadog) || extract.contains(&Format::Datadog) {
+        datadog::update_state(context);
+    }
+}
+
 /// The edits that write `outgoing` in every format of `inject`, rewrite each format of `extract`
-/// that stands on the request, and remove headers that would go stale.
+/// that stands on the request, and remove headers that would go stale. Where it is to go alone,
+/// those of all other formats are removed too.
 #[must_use]
 pub fn inject(
     inject: &[Format],
@@ -154,9 +173,16 @@ pub fn inject(
     let mut edits = Edits::new(standing);
     for &format in Format::ALL {
         let stands = || headers_of(format).iter().any(|name| standing.has(*name));
-        if inject.contains(&format) || (extract.contains(&format) && stands()) {
+        let writes = inject.contains(&format) || (extract.contains(&format) && stands());
+        if writes {
             inject_one(format, &mut edits, outgoing);
-        } else if format == Format::TraceContext && extract.contains(&format) {
+        } else if outgoing.alone {
+            headers_of(format).iter().for_each(|name| edits.remove(*name));
+        }
+        if format == Format::TraceContext
+            && !writes
+            && (outgoing.alone || extract.contains(&format))
+        {
             // Without a traceparent it means nothing.
             tracecontext::remove_state(&mut edits);
         }
@@ -273,6 +299,17 @@ mod tests {
     }
 
     #[test]
+    fn the_state_belongs_to_its_trace_whichever_format_won() {
+        let same = "0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-1";
+        let both = [("b3", same), ("traceparent", TRACEPARENT_VALUE), ("tracestate", "a=1")];
+        let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
+        let b3_first = [Format::B3, Format::TraceContext];
+        check(&b3_first, &both, remote(trace, span, ParentDecision::Sample, "a=1"), &[]);
+        // A format that is not asked tells of no state.
+        check(&[Format::B3], &both, remote(trace, span, ParentDecision::Sample, ""), &[]);
+    }
+
+    #[test]
     fn an_invalid_format_is_told_also_beside_a_valid_one() {
         check(&ALL, &[("traceparent", "x"), ("b3", B3_VALUE)], b3(), &[Format::TraceContext]);
         check(&ALL, &[("traceparent", TRACEPARENT_VALUE), ("b3", "")], w3c(""), &[Format::B3]);
@@ -316,7 +353,7 @@ mod tests {
         context: &SpanContext,
         parent_id: Option<SpanId>,
     ) -> Vec<HeaderEdit> {
-        let outgoing = Outgoing { context, parent_id, service: "shop" };
+        let outgoing = Outgoing { context, parent_id, service: "shop", alone: false };
         super::inject(inject, extract, &Standing::of(headers), &outgoing)
     }
 
@@ -370,6 +407,34 @@ mod tests {
             [remove("tracestate")]
         );
         assert_eq!(inject_beside(&[], &[], &standing, &ours("", false), None), []);
+    }
+
+    #[test]
+    fn what_goes_alone_leaves_no_other_format_beside_it() {
+        let headers: Headers = [
+            ("tracestate", "old=1"),
+            ("b3", "0"),
+            ("uber-trace-id", "1:1:0:1"),
+            ("uberctx-user", "a"),
+            ("sw8", ""),
+            ("baggage", "a=1"),
+        ]
+        .into_iter()
+        .collect();
+        let context = ours("", false);
+        let outgoing =
+            Outgoing { context: &context, parent_id: None, service: "shop", alone: true };
+        let alone = |inject: &[Format]| {
+            super::inject(inject, &[Format::B3], &Standing::of(&headers), &outgoing)
+        };
+        let b3 = set("b3", "0af7651916cd43dd8448eb211c80319c-00000000000000cd-1");
+        let others = [remove("uber-trace-id"), remove("sw8")];
+        let mut with_w3c = vec![set("traceparent", OURS), remove("tracestate"), b3.clone()];
+        with_w3c.extend(others.clone());
+        assert_eq!(alone(&[Format::TraceContext]), with_w3c);
+        let mut without = vec![remove("tracestate"), b3];
+        without.extend(others);
+        assert_eq!(alone(&[]), without);
     }
 
     #[test]

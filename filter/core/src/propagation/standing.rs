@@ -102,6 +102,12 @@ impl<'a> Standing<'a> {
         standing
     }
 
+    /// Whether no header of any format stands.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keyed.is_empty() && self.fields.iter().all(|field| *field == Field::Absent)
+    }
+
     /// The values of `name`.
     pub(super) fn field(&self, name: Name) -> Field<'a> {
         self.fields.get(name as usize).copied().unwrap_or_default()

@@ -1,8 +1,28 @@
 //! Pieces of text that the formats share.
 
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::borrow::Cow;
 
 use crate::model::hex_digit;
+
+/// Base64 (RFC 4648, section 4), written without padding and read with or without it.
+pub(super) const BASE64_UNPADDED: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, UNPADDED);
+
+/// The same, written with padding.
+pub(super) const BASE64_PADDED: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, UNPADDED.with_encode_padding(true));
+
+const UNPADDED: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_encode_padding(false)
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+/// What base64 stands for, padded or not.
+pub(super) fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
+    BASE64_UNPADDED.decode(text).ok()
+}
 
 /// `value` without the optional whitespace that HTTP allows around it (RFC 9110, section 5.5).
 pub(super) fn trim_ows(mut value: &[u8]) -> &[u8] {
@@ -95,6 +115,28 @@ mod tests {
         ] {
             assert_eq!(trim_ows(value), trimmed);
         }
+    }
+
+    #[test]
+    fn base64_with_and_without_padding() {
+        for (text, bytes) in [
+            ("", Some(&b""[..])),
+            ("YQ==", Some(b"a")),
+            ("YQ", Some(b"a")),
+            ("+/8=", Some(b"\xfb\xff")),
+            ("-_8=", None),
+            // Bits are left over.
+            ("YR==", None),
+            ("YQ==,YQ==", None),
+            ("Y", None),
+            ("YQ =", None),
+        ] {
+            assert_eq!(from_base64(text.as_bytes()).as_deref(), bytes, "{text}");
+        }
+        assert_eq!(
+            (BASE64_UNPADDED.encode("a"), BASE64_PADDED.encode("a")),
+            ("YQ".into(), "YQ==".into())
+        );
     }
 
     #[test]

@@ -62,6 +62,50 @@ impl TraceState {
         &self.0
     }
 
+    /// The value of the member `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.members().find(|(found, _)| *found == key).map(|(_, value)| value)
+    }
+
+    /// This list with the member `key` saying `value`: added or changed, it stands in front
+    /// (section 3.5). Of more than 32 members the last goes.
+    ///
+    /// # Errors
+    /// Says which of the two no member can have.
+    pub fn with(&self, key: &str, value: &str) -> Result<Self, TraceStateError> {
+        if !is_key(key.as_bytes()) {
+            return Err(TraceStateError::Key);
+        }
+        if !is_value(value.as_bytes()) || value.ends_with(' ') {
+            return Err(TraceStateError::Value);
+        }
+        Ok(self.put(key, value))
+    }
+
+    /// The members of both lists, those of this one in front.
+    #[must_use]
+    pub(super) fn over(&self, older: Self) -> Self {
+        self.members().rev().fold(older, |state, (key, value)| state.put(key, value))
+    }
+
+    /// See [`Self::with`]; the member is valid.
+    fn put(&self, key: &str, value: &str) -> Self {
+        let mut list = format!("{key}={value}");
+        let others = self.members().filter(|(other, _)| *other != key);
+        for (key, value) in others.take(MAX_MEMBERS.saturating_sub(1)) {
+            for part in [",", key, "=", value] {
+                list.push_str(part);
+            }
+        }
+        Self(list)
+    }
+
+    /// Keys and values, in order.
+    fn members(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+        self.0.split(',').filter_map(|member| member.split_once('='))
+    }
+
     /// Whether there is no member.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -148,6 +192,81 @@ mod tests {
     fn of_one_key_the_first_member_stays() {
         check(&["a=1,b=2,a=3", "b=4"], "a=1,b=2");
         check(&["a=1,a@t=2,aa=3"], "a=1,a@t=2,aa=3");
+    }
+
+    fn list(text: &str) -> TraceState {
+        TraceState::parse([text.as_bytes()]).unwrap()
+    }
+
+    #[test]
+    fn members_are_found_by_their_whole_key() {
+        let state = list("dda=1,d=2,dd= s:1;t.k:v~,dd@x=3");
+        for (key, value) in [
+            ("dd", Some(" s:1;t.k:v~")),
+            ("d", Some("2")),
+            ("dda", Some("1")),
+            ("dd@x", Some("3")),
+            ("x", None),
+            ("", None),
+            ("dda=1", None),
+        ] {
+            assert_eq!(state.get(key), value, "{key:?}");
+        }
+        assert_eq!(TraceState::default().get("dd"), None);
+    }
+
+    #[test]
+    fn a_member_that_is_set_stands_in_front() {
+        for (before, after) in [
+            ("", "dd=s:1"),
+            ("dd=s:0", "dd=s:1"),
+            ("a=1,b=2", "dd=s:1,a=1,b=2"),
+            ("a=1,dd=s:0,b=2", "dd=s:1,a=1,b=2"),
+            ("dda=1,dd@a=2", "dd=s:1,dda=1,dd@a=2"),
+        ] {
+            assert_eq!(list(before).with("dd", "s:1"), Ok(list(after)), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn one_list_over_another() {
+        for (newer, older, both) in [
+            ("", "a=1,b=2", "a=1,b=2"),
+            ("a=1,b=2", "", "a=1,b=2"),
+            ("dd=s:1,e=1", "a=1,dd=s:0,b=2", "dd=s:1,e=1,a=1,b=2"),
+        ] {
+            assert_eq!(list(newer).over(list(older)), list(both), "{newer:?} {older:?}");
+        }
+    }
+
+    #[test]
+    fn of_33_members_the_last_goes() {
+        let members =
+            |count: usize| (0..count).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(",");
+        let (full, kept) = (members(32), members(31));
+        assert_eq!(list(&full).with("dd", "s:1"), Ok(list(&format!("dd=s:1,{kept}"))));
+        assert_eq!(list(&full).with("k31", "w"), Ok(list(&format!("k31=w,{kept}"))));
+        assert_eq!(list(&kept).with("dd", "s:1"), Ok(list(&format!("dd=s:1,{kept}"))));
+    }
+
+    #[test]
+    fn nothing_invalid_is_set() {
+        let longest = "v".repeat(256);
+        let one = list("a=1").with("dd", &longest).unwrap();
+        assert_eq!(one, list(&format!("dd={longest},a=1")));
+        for (key, value, error) in [
+            ("", "1", TraceStateError::Key),
+            ("DD", "1", TraceStateError::Key),
+            ("a=b", "1", TraceStateError::Key),
+            ("dd", "", TraceStateError::Value),
+            ("dd", "1 ", TraceStateError::Value),
+            ("dd", "a=b", TraceStateError::Value),
+            ("dd", "a,b=1", TraceStateError::Value),
+            ("dd", "\u{e9}", TraceStateError::Value),
+            ("dd", &format!("{longest}v"), TraceStateError::Value),
+        ] {
+            assert_eq!(list("a=1").with(key, value), Err(error), "{key:?} {value:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,18 @@
+//! What must hold for any input: one function for each fuzz target, which panics where it does
+//! not. The core's tests (`filter/core/tests/properties.rs`) call the same functions, with the
+//! committed inputs and with random ones.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "to panic is how a finding is told"
+)]
+
+mod answer;
+mod config;
+mod headers;
+
+pub use answer::answer;
+pub use config::config;
+pub use headers::{Carries, Case, State, apply, carries, extract, headers};
