@@ -11,12 +11,15 @@ use crate::model::Headers;
 #[must_use]
 pub fn native_tracer_decided(headers: &Headers) -> bool {
     headers.get("x-request-id").is_some_and(|id| {
-        id.len() == 36
-            && id.iter().zip(0..).all(|(byte, at)| match at {
-                8 | 13 | 18 | 23 => *byte == b'-',
-                14 => matches!(byte, b'9' | b'a' | b'b'),
-                _ => byte.is_ascii_hexdigit(),
-            })
+        let is_uuid = || {
+            id.len() == 36
+                && id.iter().zip(0..).all(|(byte, at)| match at {
+                    8 | 13 | 18 | 23 => *byte == b'-',
+                    _ => byte.is_ascii_hexdigit(),
+                })
+        };
+        // The digit first: it is what most requests lack.
+        matches!(id.get(14), Some(b'9' | b'a' | b'b')) && is_uuid()
     })
 }
 
