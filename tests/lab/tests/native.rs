@@ -91,3 +91,52 @@ async fn spans_while_the_collector_is_away() {
     assert_eq!((of("native"), of("lab")), (0, REQUESTS));
     envoy.stop().await;
 }
+
+/// Both on one request: who wins, and what the operator reads of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_same_request_the_native_tracer_has_the_last_word() {
+    const WORKERS: usize = 2;
+    let app = App::start().await;
+    let collector = Collector::start().await;
+    let http = |name| {
+        let filter = vec![meshweft(&exporting(json!({})))];
+        listener(name, Direction::Inbound, filter, vec![route("/", "app")], None)
+    };
+    // What is left of the native tracer once it samples nothing; and an Envoy without it.
+    let off = native::traced(http("zero"), "native", 0.0);
+    let listeners = vec![native::traced(http("both"), "native", 100.0), off, http("alone")];
+    let clusters = vec![cluster("app", app.address()), cluster(COLLECTOR, collector.address())];
+    let bootstrap = native::exporting_soon(bootstrap(node("both"), listeners, clusters));
+    let envoy = Envoy::start(&bootstrap, u32::try_from(WORKERS).expect("few")).await;
+    let warning = "native tracer";
+    let incoming: [(&str, &[u8]); 1] =
+        [("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+
+    // Without it ours goes on, and there is nothing to say.
+    for (name, winner, count) in [("alone", "lab", 1), ("both", "native", 2)] {
+        collector.clear();
+        assert!(!envoy.log().contains(warning), "{name}: {}", envoy.log());
+        // A client of its own, so that it is a new connection, and perhaps another worker.
+        let client = Client::new(Version::H1);
+        client.get(envoy.listener(name), "/", &incoming).await.expect("an answer");
+        let spans = collector.wait_for(count).await;
+        let onward = app.last().one("traceparent");
+        let winners: Vec<_> = spans
+            .iter()
+            .filter(|span| onward.contains(&span.span_id))
+            .map(|span| span.service())
+            .collect();
+        assert_eq!((spans.len(), winners), (count, vec![winner]), "{name} {onward} {spans:#?}");
+        // Both have the same parent: neither is the other's child.
+        assert!(spans.iter().all(|span| span.parent_id == "b7ad6b7169203331"), "{spans:#?}");
+    }
+    // Each worker says it once.
+    for _ in 0..20 {
+        Client::new(Version::H1).get(envoy.listener("both"), "/", &[]).await.expect("an answer");
+    }
+    let metrics = envoy.metrics_until(|m| m.get("native_tracer_seen") == Some(&21)).await;
+    assert_eq!(metrics.get("requests"), Some(&22));
+    let lines = envoy.log().lines().filter(|line| line.contains(warning)).count();
+    assert!((1..=WORKERS).contains(&lines), "{}", envoy.log());
+    envoy.stop().await;
+}
