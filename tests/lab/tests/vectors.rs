@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use meshweft_core::model::{Format, Headers};
 use meshweft_core::propagation::{Incoming, Standing, extract};
 use meshweft_lab::app::Seen;
@@ -279,7 +281,8 @@ async fn check(cases: Vec<Case>) {
         POLICIES.map(|policy| (number, listener_of(policy, &case.formats), case))
     });
     let statuses = send(&lab, both).await;
-    assert!(statuses.values().all(|status| *status == 200), "{statuses:?}");
+    let failed: Vec<_> = statuses.iter().filter(|(_, status)| **status != 200).collect();
+    assert!(failed.is_empty(), "{failed:?}");
 
     let spans = lab.settled(i64::try_from(statuses.len()).expect("few")).await;
     let mut of_path: BTreeMap<&str, Vec<&Span>> = BTreeMap::new();
@@ -288,80 +291,197 @@ async fn check(cases: Vec<Case>) {
     }
     let seen: BTreeMap<String, Seen> =
         lab.app.seen().into_iter().map(|seen| (seen.path.clone(), seen)).collect();
-    let mut ran: usize = 0;
+    let mut wrong = Vec::new();
     for (number, case) in passable() {
-        ran = ran.saturating_add(1);
         for policy in POLICIES {
             let path = format!("/{}/{number}", listener_of(policy, &case.formats));
             let spans = of_path.get(&*path).cloned().unwrap_or_default();
-            one(case, policy == "ignore", &seen[&path], &spans);
+            if let Err(what) = one(case, policy == "ignore", &seen[&path], &spans) {
+                wrong.push(format!("{policy}: {what}\n{case}"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let ran = passable().count();
     println!("{ran} cases ran; HTTP/1.1 or Envoy does not carry {} more", cases.len() - ran);
     assert!(ran * 10 > cases.len() * 8, "only {ran} of {}", cases.len());
     lab.envoy.stop().await;
 }
 
 /// Holds what the application saw, and the spans of the request, against the expectation.
-#[track_caller]
-fn one(case: &Case, always: bool, seen: &Seen, spans: &[&Span]) {
+fn one(case: &Case, always: bool, seen: &Seen, spans: &[&Span]) -> Result<(), String> {
     let traceparent = seen.one("traceparent");
     let fields: Vec<_> = traceparent.split('-').collect();
-    let ["00", trace_id, span_id, flags] = *fields else { panic!("{traceparent:?}: {case}") };
-    let flags = u8::from_str_radix(flags, 16).expect("flags");
-    let (sampled, random) = (flags & 1 == 1, flags & 2 == 2);
+    let ["00", trace_id, span_id, flags] = *fields else {
+        return Err(format!("traceparent {traceparent:?}"));
+    };
+    let (sampled, random) = match flags {
+        "00" => (false, false),
+        "01" => (true, false),
+        "02" => (false, true),
+        "03" => (true, true),
+        _ => return Err(format!("flags {flags:?}")),
+    };
+    let state = seen.all("tracestate").join("|");
     let parent_id = match &case.expect {
         Expect::New { sampled: wanted } => {
-            let wanted = wanted.unwrap_or(sampled);
-            assert_eq!((sampled, random), (always || wanted, true), "{case}");
-            assert!(!case.headers.iter().any(|(_, value)| contains(value, trace_id)), "{case}");
-            assert_eq!(seen.all("tracestate"), Vec::<String>::new(), "{case}");
+            let repeated = case.headers.iter().any(|(_, value)| contains(value, trace_id));
+            same("repeats an id", &repeated, &false)?;
+            same("sampled", &sampled, &(always || wanted.unwrap_or(sampled)))?;
+            same("random", &random, &true)?;
+            same("state", &*state, "")?;
             Some("")
         }
-        Expect::Continued { trace_id: wanted, parent_id, sampled: also, random: told, state } => {
-            assert_eq!((trace_id, sampled), (&**wanted, always || *also), "{case}");
-            assert_eq!(random, told.unwrap_or(random), "{case}");
-            if let Some(state) = state {
-                assert_eq!(seen.one("tracestate"), *state, "{case}");
-            }
-            assert_ne!(Some(span_id), parent_id.as_deref(), "{case}");
+        Expect::Continued {
+            trace_id: wanted,
+            parent_id,
+            sampled: asked,
+            random: told,
+            state: wanted_state,
+        } => {
+            same("trace id", trace_id, wanted)?;
+            same("sampled", &sampled, &(always || *asked))?;
+            same("random", &random, &told.unwrap_or(random))?;
+            same("state", &*state, wanted_state.as_ref().unwrap_or(&state))?;
+            same("our own id", &(Some(span_id) == parent_id.as_deref()), &false)?;
             parent_id.as_deref()
         }
     };
-    match spans {
-        [] => assert!(!sampled, "no span: {case}"),
-        [span] => {
-            assert!(sampled, "a span: {case}");
-            assert_eq!((&*span.trace_id, &*span.span_id), (trace_id, span_id), "{case}");
-            assert_eq!(span.parent_id, parent_id.unwrap_or(&span.parent_id), "{case}");
-            assert_eq!(span.trace_state, seen.one("tracestate"), "{case}");
-        }
-        _ => panic!("{} spans: {case}", spans.len()),
+    same("spans", &spans.len(), &usize::from(sampled))?;
+    if let [span] = spans {
+        same("exported trace id", &*span.trace_id, trace_id)?;
+        same("exported span id", &*span.span_id, span_id)?;
+        same("exported parent id", &*span.parent_id, parent_id.unwrap_or(&span.parent_id))?;
+        same("exported state", &span.trace_state, &state)?;
     }
-    nothing_stale(case, trace_id, span_id, seen);
+    nothing_stale(case, trace_id, span_id, seen)
+}
+
+fn same<T: fmt::Debug + PartialEq + ?Sized>(
+    what: &str,
+    found: &T,
+    wanted: &T,
+) -> Result<(), String> {
+    if found == wanted { Ok(()) } else { Err(format!("{what} is {found:?}, not {wanted:?}")) }
 }
 
 /// What stands on the request in the formats that were read is of this span, or not there.
-#[track_caller]
-fn nothing_stale(case: &Case, trace_id: &str, span_id: &str, seen: &Seen) {
-    let headers: Headers =
-        seen.headers.iter().filter(|(name, _)| formats::carries_context(name)).cloned().collect();
+fn nothing_stale(case: &Case, trace_id: &str, span_id: &str, seen: &Seen) -> Result<(), String> {
+    let ours = seen.headers.iter().filter(|(name, _)| formats::carries_context(name));
+    let headers: Headers = ours.cloned().collect();
     for format in &case.formats {
-        match extract(&[*format], &Standing::of(&headers)).incoming {
-            Incoming::Absent => {}
-            Incoming::Context(context) => {
-                let parent_id = context.parent_id.map(|id| id.to_string());
-                assert_eq!(parent_id.as_deref(), Some(span_id), "{format:?} {seen:#?} {case}");
-                let found = context.trace_id.to_string();
-                // Some formats have room for 64 bits only.
-                let half = format!("{}{}", "0".repeat(16), &trace_id[16..]);
-                assert!([trace_id, &half].contains(&&*found), "{format:?} {seen:#?} {case}");
-            }
-            other => panic!("{format:?} {other:?}: {seen:#?} {case}"),
+        let found = match extract(&[*format], &Standing::of(&headers)).incoming {
+            Incoming::Absent => continue,
+            Incoming::Context(context) => context,
+            other => return Err(format!("{format:?} goes on as {other:?}: {headers:?}")),
+        };
+        let parent_id = found.parent_id.map(|id| id.to_string());
+        same(&format!("{format:?}'s span id"), parent_id.as_deref().unwrap_or_default(), span_id)?;
+        // Some formats have room for 64 bits only.
+        let half = format!("{}{}", "0".repeat(16), &trace_id[16..]);
+        let found = found.trace_id.to_string();
+        if found != half {
+            same(&format!("{format:?}'s trace id"), &*found, trace_id)?;
         }
     }
+    Ok(())
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+// === Writing ===
+
+/// What each format says of a span, by name and value of its headers.
+fn written(
+    trace_id: &str,
+    span_id: &str,
+    parent_id: &str,
+    flags: &str,
+) -> BTreeMap<String, String> {
+    let half = |text: &str| u64::from_str_radix(text, 16).expect("hex");
+    let (high, low) = trace_id.split_at(16);
+    let (decimal, span) = (half(low).to_string(), half(span_id).to_string());
+    let recorded = ["01", "03"].contains(&flags);
+    let bit = if recorded { "1" } else { "0" };
+    let word = if recorded { "true" } else { "false" };
+    let grandparent = if parent_id.is_empty() { "" } else { "-" };
+    let (epoch, rest) = trace_id.split_at(8);
+    let binary = format!("0000{trace_id}01{span_id}020{bit}");
+    let binary = hex::decode(binary).expect("hex");
+    let text = |text: &str| STANDARD.encode(text);
+    let sw8 = [
+        bit,
+        &text(trace_id),
+        &text(&format!("{span_id}0000000000000000")),
+        "0",
+        &text("lab"),
+        &text("lab"),
+        &text("GET"),
+        &text("a"),
+    ];
+    [
+        ("traceparent", format!("00-{trace_id}-{span_id}-{flags}")),
+        ("b3", format!("{trace_id}-{span_id}-{bit}{grandparent}{parent_id}")),
+        ("x-b3-traceid", trace_id.to_owned()),
+        ("x-b3-spanid", span_id.to_owned()),
+        ("x-b3-parentspanid", parent_id.to_owned()),
+        ("x-b3-sampled", bit.to_owned()),
+        ("uber-trace-id", format!("{trace_id}:{span_id}:0:{bit}")),
+        ("x-datadog-trace-id", decimal),
+        ("x-datadog-parent-id", span.clone()),
+        ("x-datadog-sampling-priority", bit.to_owned()),
+        ("x-datadog-tags", format!("_dd.p.tid={high}")),
+        ("x-amzn-trace-id", format!("Root=1-{epoch}-{rest};Parent={span_id};Sampled={bit}")),
+        ("ot-tracer-traceid", low.to_owned()),
+        ("ot-tracer-spanid", span_id.to_owned()),
+        ("ot-tracer-sampled", word.to_owned()),
+        ("x-cloud-trace-context", format!("{trace_id}/{span};o={bit}")),
+        ("grpc-trace-bin", STANDARD_NO_PAD.encode(binary)),
+        ("sw8", sw8.join("-")),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_formats_at_once_tell_the_same() {
+    const B3: &str = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0";
+    // Of all that may stand, the first of the list wins, and nothing is left of the rest.
+    let mut stale: Vec<_> = formats::HEADERS.iter().map(|name| (*name, "1")).collect();
+    stale.retain(|(name, _)| !["traceparent", "tracestate", "baggage"].contains(name));
+    let with = |first: &[(&'static str, &'static str)]| [first, &*stale].concat();
+    let not_ours = ["x-datadog-origin", "jaeger-baggage", "sw8-correlation", "sw8-x"];
+    let list: Vec<_> = Format::NAMES.iter().filter(|name| **name != "baggage").collect();
+    let config = exporting(json!({"propagation": {"extract": list, "inject": list}}));
+    let lab = Workload::start(&config).await;
+    for (headers, trace_id, parent_id, flags) in [
+        (vec![], "", "", "03"),
+        (vec![("traceparent", TRACEPARENT)], &TRACEPARENT[3..35], &TRACEPARENT[36..52], "01"),
+        (vec![("b3", B3)], &B3[..32], &B3[33..49], "00"),
+        (with(&[("traceparent", TRACEPARENT)]), &TRACEPARENT[3..35], &TRACEPARENT[36..52], "01"),
+        (vec![("b3", "0")], "", "", "02"),
+    ] {
+        let owned: Vec<_> =
+            headers.iter().map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec())).collect();
+        let answer = raw(lab.envoy.listener("inbound"), &request("/a", &owned)).await;
+        assert_eq!(answer.map(|answer| answer.status), Some(200), "{headers:?}");
+        let seen = lab.app.last();
+        let traceparent = seen.one("traceparent");
+        let (found, span_id) = (&traceparent[3..35], &traceparent[36..52]);
+        if !trace_id.is_empty() {
+            assert_eq!(found, trace_id, "{headers:?}");
+        }
+        let ours = seen
+            .headers
+            .iter()
+            .filter(|(name, _)| formats::carries_context(name) && !not_ours.contains(&&**name));
+        let ours: BTreeMap<_, _> =
+            ours.map(|(n, v)| (n.clone(), String::from_utf8_lossy(v).into_owned())).collect();
+        assert_eq!(ours, written(found, span_id, parent_id, flags), "{headers:?}");
+    }
+    lab.envoy.stop().await;
 }
