@@ -352,7 +352,9 @@ fn one(case: &Case, always: bool, seen: &Seen, spans: &[&Span]) -> Result<(), St
             same("trace id", trace_id, wanted)?;
             same("sampled", &sampled, &(always || *asked))?;
             same("random", &random, &told.unwrap_or(random))?;
-            same("state", &*state, wanted_state.as_ref().unwrap_or(&state))?;
+            if let Some(wanted) = wanted_state {
+                same_state(case, &state, wanted, span_id)?;
+            }
             same("our own id", &(Some(span_id) == parent_id.as_deref()), &false)?;
             parent_id.as_deref()
         }
@@ -365,6 +367,21 @@ fn one(case: &Case, always: bool, seen: &Seen, spans: &[&Span]) -> Result<(), St
         same("exported state", &span.trace_state, &state)?;
     }
     nothing_stale(case, trace_id, span_id, seen)
+}
+
+/// Where `datadog` is read its member is written anew, with our own span.
+fn same_state(case: &Case, found: &str, wanted: &str, span_id: &str) -> Result<(), String> {
+    if !case.formats.contains(&Format::Datadog) {
+        return same("state", found, wanted);
+    }
+    let dd = |member: &&str| member.starts_with("dd=");
+    let split = |state| -> (Vec<_>, Vec<_>) { str::split(state, ',').partition(dd) };
+    let ((ours, others), (theirs, wanted)) = (split(found), split(wanted));
+    same("state", &others, &wanted)?;
+    same("members of datadog", &ours.len(), &theirs.len())?;
+    let last = format!("p:{span_id}");
+    let span = ours.iter().flat_map(|member| member[3..].split(';')).find(|f| f.starts_with("p:"));
+    same("datadog's last span", span.unwrap_or(&last), &*last)
 }
 
 fn same<T: fmt::Debug + PartialEq + ?Sized>(
