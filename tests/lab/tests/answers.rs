@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use meshweft_lab::app::TIMED;
 use meshweft_lab::client::{Answer, Client, Version, raw};
 use meshweft_lab::collector::Span;
+use meshweft_lab::config::route;
 use meshweft_lab::ends::all_ways_to_end;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use serde_json::{Value, json};
@@ -187,6 +188,26 @@ async fn access_logs_join_with_spans() {
     let spans = lab.settled(i64::try_from(requests).expect("few")).await;
     let lines = lab.envoy.access_log_lines(&log, requests).await;
     assert_eq!(joined(&lines, &spans), [("true", SEEN.len()), ("false", SEEN.len())].into());
+    lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_without_a_route_is_told_and_logged() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = dir.path().join("access.log");
+    let known = json!([{"name": "known", "domains": ["known"], "routes": [route("/", "app")]}]);
+    let manager = json!({"route_config": {"virtual_hosts": known}});
+    let options = Options { access_log: Some(log.clone()), manager, ..Options::default() };
+    let lab = Workload::with(&telling(), options).await;
+    let request = ("inbound", Version::H1, "GET", "/a", &[("host", "unknown")][..], 404);
+    let answer = send(&lab, &request, &[]).await;
+    let spans = lab.settled(1).await;
+    let [span] = &*spans else { panic!("{spans:#?}") };
+    let parent = format!("00-{}-{}-03", span.trace_id, span.span_id);
+    let timing = format!("traceparent;desc=\"{parent}\"");
+    assert_eq!(told(&answer), of(&span.trace_id, &parent, &timing));
+    let expected = format!("{} {} true 404 NR", span.trace_id, span.span_id);
+    assert_eq!(lab.envoy.access_log_lines(&log, 1).await, [expected]);
     lab.envoy.stop().await;
 }
 

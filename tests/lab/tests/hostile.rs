@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use meshweft_core::model::Format;
 use meshweft_lab::app::Seen;
 use meshweft_lab::client::{Client, Version, raw};
 use meshweft_lab::formats;
@@ -221,7 +222,11 @@ async fn outcomes(
 async fn same_with_and_without(version: Version, cases: &[Case]) {
     let manager = json!({"delayed_close_timeout": "0.05s"});
     let options = Options { manager, ..Options::default() };
-    let lab = Workload::with(&exporting(json!({})), options).await;
+    // Every parser meets every value.
+    let all: Vec<_> = Format::NAMES.iter().filter(|name| **name != "baggage").collect();
+    let baggage = json!({"allow": ["a"], "attributes": ["a", "b"]});
+    let config = exporting(json!({"propagation": {"extract": all, "baggage": baggage}}));
+    let lab = Workload::with(&config, options).await;
     let machines = || async {
         let stats = lab.envoy.stats().await;
         stats.get("wasm.envoy.wasm.runtime.v8.active").copied().expect("a figure")
