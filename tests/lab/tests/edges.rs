@@ -186,6 +186,40 @@ fn everything() -> Vec<(&'static str, &'static str)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_leaves_no_header_of_any_format() {
+    let mut edge =
+        Edge::new(&[("restart", json!({"trust": "restart"})), ("link", json!({"trust": "link"}))])
+            .await;
+    for listener in ["restart", "link"] {
+        // Formats that are read here, and those that somebody behind may read.
+        let (seen, span) = edge.pass(INSIDE, listener, &everything()).await;
+        let span = span.expect("a span");
+        assert_ne!(span.trace_id, TRACE);
+        let expected = pairs(&[
+            ("b3", &format!("{}-{}-1", span.trace_id, span.span_id)),
+            ("baggage", "a=1"),
+            ("jaeger-baggage", "1"),
+            ("ot-baggage-a", "1"),
+            ("sw8-correlation", "1"),
+            ("sw8-x", "1"),
+            ("traceparent", &format!("00-{}-{}-03", span.trace_id, span.span_id)),
+            ("uberctx-a", "1"),
+            ("x-b3-sampled", "1"),
+            ("x-b3-spanid", &span.span_id),
+            ("x-b3-traceid", &span.trace_id),
+        ]);
+        assert_eq!(context(&seen), expected, "{listener}");
+
+        let foreign = [("uber-trace-id", "1:2:0:1"), ("x-amzn-trace-id", "1"), ("sw8", "")];
+        let (seen, span) = edge.pass(INSIDE, listener, &foreign).await;
+        let span = span.expect("a span");
+        let alone = format!("00-{}-{}-03", span.trace_id, span.span_id);
+        assert_eq!(context(&seen), pairs(&[("traceparent", &alone)]), "{listener}");
+    }
+    edge.lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_context_goes_to_a_host_outside() {
     let strip = json!({"egress": {"strip": ["*.example.com", "api.example.org"]}});
     let mut edge = Edge::new(&[("egress", strip)]).await;
