@@ -166,6 +166,19 @@ fn a_changed_byte_never_makes_another_id_of_a_hex_one() {
     });
 }
 
+#[test]
+fn no_header_is_left_out() {
+    let names = include_str!("../src/propagation/standing.rs")
+        .split_once("names! {")
+        .and_then(|(_, list)| list.split_once("\n}\n"))
+        .map_or("", |(list, _)| list);
+    let names: Vec<&str> = names.split('"').skip(1).step_by(2).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(NAMES.contains(&name), "{name}");
+    }
+}
+
 /// Runs what `make fuzz` begins with, and what it has found.
 #[test]
 fn the_inputs_of_the_fuzz_targets_hold() {

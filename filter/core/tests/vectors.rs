@@ -290,6 +290,22 @@ fn check(suite: Suite, default: Format) {
     }
 }
 
+/// What `PROPAGATION.md` says of disputed cases is what the tests hold.
+#[test]
+fn the_page_has_every_choice_and_its_reason() {
+    let page = include_str!("../../../PROPAGATION.md");
+    let choices: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("testdata/choices.json")).unwrap();
+    let rows = page.lines().skip_while(|line| !line.starts_with("| on the request"));
+    let rows: Vec<&str> = rows.skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert_eq!(rows.len(), choices.len());
+    for (row, choice) in rows.iter().zip(choices) {
+        let [what, why] = ["what", "why"].map(|key| choice[key].as_str().unwrap());
+        assert!(row.starts_with(&format!("| {what} |")), "{row}\n{what}");
+        assert!(row.ends_with(&format!("| {why} |")), "{row}\n{why}");
+    }
+}
+
 /// The headers as the host has them after `edits`, sorted.
 fn after(before: &[(String, String)], edits: Vec<HeaderEdit>) -> Vec<(String, String)> {
     let mut headers = before.to_vec();

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use meshweft_core::config::Config;
 use meshweft_core::export::Outcome;
-use meshweft_core::model::{Metric, MetricId, MonoNanos, SpanId, TraceId, UnixNanos};
+use meshweft_core::model::{Metric, MetricId, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::span::{Span, SpanKind, Status};
 use rand::SeedableRng;
@@ -67,12 +67,13 @@ fn span(id: u64) -> Span {
         span_id: SpanId::from_bytes(id.to_be_bytes()).expect("an id"),
         parent_id: None,
         trace_state: String::new(),
-        flags: 1,
+        flags: TraceFlags::SAMPLED,
         name: "GET".into(),
         kind: SpanKind::Server,
         start: UnixNanos(1),
         end: UnixNanos(2),
         status: Status::Unset,
         attributes: vec![],
+        links: vec![],
     }
 }

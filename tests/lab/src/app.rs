@@ -8,6 +8,8 @@
 //! | `/half` | begins an answer and closes the connection |
 //! | `/hang` | never answers |
 //! | `/flaky/N` | 503 to the first N requests of this path, then 200 |
+//! | `/stream` | answers in pieces, without a length |
+//! | `/timed` | answers with a `server-timing` and a `traceresponse` of its own |
 //!
 //! A request with a gRPC content type gets a gRPC answer with `grpc-status` in the trailers: 14
 //! for a method named `Fail`, 12 for `Unknown`, else 0.
@@ -216,8 +218,15 @@ impl Behaviour {
             (None, Some(failures)) => self.flaky(&path, failures),
             (None, None) => 200,
         };
-        let response = Response::builder().status(status);
-        let body = if path.contains("/half") { half() } else { full("ok\n") };
+        let mut response = Response::builder().status(status);
+        if path.contains("/timed") {
+            response = response.header("server-timing", TIMED.0).header("traceresponse", TIMED.1);
+        }
+        let body = match &*path {
+            path if path.contains("/half") => half(),
+            path if path.contains("/stream") => pieces(),
+            _ => full("ok\n"),
+        };
         Ok(response.body(body).unwrap_or_default())
     }
 
@@ -244,6 +253,19 @@ impl Behaviour {
 
 fn full(text: &'static str) -> Body {
     Full::new(Bytes::from_static(text.as_bytes())).map_err(infallible).boxed_unsync()
+}
+
+/// What stands on the answers to `/timed`.
+pub const TIMED: (&str, &str) =
+    ("db;dur=53", "00-11111111111111111111111111111111-2222222222222222-01");
+
+fn pieces() -> Body {
+    let frames = ["one\n", "two\n", "three\n"].map(|text| Ok(Frame::data(Bytes::from(text))));
+    let frames = tokio_stream::iter(frames).then(|frame| async {
+        sleep(Duration::from_millis(5)).await;
+        frame
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 fn half() -> Body {

@@ -1,6 +1,6 @@
 //! Clients: one that sends exact bytes, and one that is well-behaved, over HTTP/1.1 or HTTP/2.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 /// How long an answer may take.
@@ -40,7 +40,14 @@ impl Answer {
 /// Sends exact bytes over a connection of its own and reads until the peer closes it, so the
 /// request should say `connection: close`. `None`: no answer.
 pub async fn raw(to: SocketAddr, request: &[u8]) -> Option<Answer> {
-    let mut stream = TcpStream::connect(to).await.ok()?;
+    raw_from(IpAddr::V4(Ipv4Addr::LOCALHOST), to, request).await
+}
+
+/// The same from an address of one's own: all of 127.0.0.0/8 is on loopback.
+pub async fn raw_from(from: IpAddr, to: SocketAddr, request: &[u8]) -> Option<Answer> {
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.bind(SocketAddr::new(from, 0)).ok()?;
+    let mut stream = socket.connect(to).await.ok()?;
     // Envoy may answer and close before it has read everything.
     let _ = stream.write_all(request).await;
     let mut bytes = Vec::new();

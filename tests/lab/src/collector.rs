@@ -56,6 +56,8 @@ pub struct Span {
     pub end: u64,
     /// Whether the status is ERROR.
     pub error: bool,
+    /// Trace and span of what it links to.
+    pub links: Vec<(String, String)>,
     /// Attributes, values as text.
     pub attributes: BTreeMap<String, String>,
     /// Attributes of the resource, values as text.
@@ -376,6 +378,7 @@ fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
                 start: span.start_time_unix_nano,
                 end: span.end_time_unix_nano,
                 error: span.status.is_some_and(|s| s.code() == otlp::status::StatusCode::Error),
+                links: span.links.iter().map(|l| (hex(&l.trace_id), hex(&l.span_id))).collect(),
                 attributes: texts(span.attributes),
                 resource: resource.clone(),
             });

@@ -9,6 +9,11 @@ use crate::paths;
 /// The name of the collector's cluster.
 pub const COLLECTOR: &str = "otel-collector";
 
+/// A line of the lab's access logs; `-` stands for what is not there.
+const ACCESS_LOG: &str = "%FILTER_STATE(wasm.meshweft.trace_id:PLAIN)% \
+    %FILTER_STATE(wasm.meshweft.span_id:PLAIN)% %FILTER_STATE(wasm.meshweft.sampled:PLAIN)% \
+    %RESPONSE_CODE% %RESPONSE_FLAGS%\n";
+
 /// A listener's traffic direction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direction {
@@ -118,7 +123,7 @@ pub fn ecds_resource(config: &Value, version: &str) -> Value {
 }
 
 /// An HTTP listener: `filters` stand before the router; a log line per request goes to
-/// `access_log`, if given, as `{trace_id} {code} {flags}`.
+/// `access_log`, if given, as `{trace_id} {span_id} {sampled} {code} {flags}`.
 #[must_use]
 pub fn listener(
     name: &str,
@@ -136,7 +141,7 @@ pub fn listener(
                 "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
                 "path": path,
                 "log_format": {"text_format_source": {"inline_string":
-                    "%FILTER_STATE(wasm.meshweft.trace_id:PLAIN)% %RESPONSE_CODE% %RESPONSE_FLAGS%\n"}},
+                    ACCESS_LOG}},
             }})
         })
         .into_iter()

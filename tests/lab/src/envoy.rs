@@ -140,6 +140,25 @@ impl Envoy {
         fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
     }
 
+    /// The sorted lines of an access log in a file, when there are as many as wanted.
+    ///
+    /// # Panics
+    /// If they do not come.
+    pub async fn access_log_lines(&self, log: &Path, wanted: usize) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            if text.lines().count() >= wanted {
+                let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                return lines;
+            }
+            let log = || self.log();
+            assert!(Instant::now() < deadline, "not {wanted} lines in\n{text}\n{}", log());
+            sleep(GLANCE).await;
+        }
+    }
+
     /// The process id.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -36,6 +36,9 @@ pub struct Options {
     pub after: Vec<Value>,
     /// Fields of every listener's connection manager, merged into the lab's own; `null`: none.
     pub manager: Value,
+    /// Listeners beside the lab's own, inbound over HTTP/1.1, each with the filter of this
+    /// configuration.
+    pub listeners: Vec<(String, Value)>,
     /// What stands in place of the filter with its configuration, such as one that reads it
     /// from a file.
     pub filter: Option<Value>,
@@ -64,6 +67,7 @@ impl Workload {
             before,
             after,
             filter,
+            listeners: more,
             manager,
             clusters,
             node: own_node,
@@ -71,13 +75,13 @@ impl Workload {
             access_log,
         } = options;
         let filter = filter.unwrap_or_else(|| meshweft(config));
-        let http = |name: &str, direction, to: &str, filtered: bool| {
+        let http = |name: &str, direction, to: &str, filter: Option<&Value>| {
             let mut routes = routes.clone();
             routes.push(route("/", to));
             let mut filters = before.clone();
-            filters.extend(filtered.then(|| filter.clone()));
+            filters.extend(filter.cloned());
             filters.extend(after.clone());
-            let log = access_log.as_deref().filter(|_| filtered);
+            let log = access_log.as_deref().filter(|_| filter.is_some());
             let mut listener = listener(name, direction, filters, routes, log);
             if manager.is_object() {
                 merge(
@@ -87,14 +91,20 @@ impl Workload {
             }
             listener
         };
-        let listeners = vec![
-            http("inbound", Direction::Inbound, "app", true),
-            http("outbound", Direction::Outbound, "app", true),
-            http("gateway", Direction::Unspecified, "app", true),
-            http("inbound-h2", Direction::Inbound, "app-h2", true),
-            http("outbound-h2", Direction::Outbound, "app-h2", true),
-            http("plain", Direction::Inbound, "app", false),
+        let ours = Some(&filter);
+        let mut listeners = vec![
+            http("inbound", Direction::Inbound, "app", ours),
+            http("outbound", Direction::Outbound, "app", ours),
+            http("gateway", Direction::Unspecified, "app", ours),
+            http("inbound-h2", Direction::Inbound, "app-h2", ours),
+            http("outbound-h2", Direction::Outbound, "app-h2", ours),
+            http("plain", Direction::Inbound, "app", None),
         ];
+        listeners.extend(
+            more.iter().map(|(name, config)| {
+                http(name, Direction::Inbound, "app", Some(&meshweft(config)))
+            }),
+        );
         let mut all = vec![
             cluster("app", app.address()),
             cluster_h2("app-h2", app.address()),

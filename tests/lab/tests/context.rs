@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use meshweft_lab::app::Seen;
 use meshweft_lab::client::{Client, Version, raw};
 use meshweft_lab::collector::Span;
+use meshweft_lab::formats;
 use meshweft_lab::mesh::{Workload, exporting};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -14,18 +15,6 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00f067aa0ba902b7";
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
-
-/// The headers of the formats that the filter knows.
-const OURS: [&str; 8] = [
-    "traceparent",
-    "tracestate",
-    "b3",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-];
 
 /// A proxy, and what has gone through it.
 struct Story {
@@ -43,7 +32,7 @@ impl Story {
         let seen = through(&self.lab, "inbound", headers).await;
         self.passed.push(seen.clone());
         let text = |value| String::from_utf8(value).expect("text");
-        let ours = seen.headers.into_iter().filter(|(name, _)| OURS.contains(&&**name));
+        let ours = seen.headers.into_iter().filter(|(name, _)| formats::carries_context(name));
         let mut ours: Vec<_> = ours.map(|(name, value)| (name, text(value))).collect();
         ours.sort();
         ours
@@ -303,34 +292,48 @@ async fn a_rule_drops_and_another_ignores_the_parent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_side_by_side_never_mix() {
+    const ROUNDS: usize = 4;
     const REQUESTS: usize = 50;
     let lab = Workload::start(&exporting(json!({}))).await;
-    let mut open = JoinSet::new();
-    for (version, listener) in [(Version::H1, "inbound"), (Version::H2, "outbound-h2")] {
-        let (client, to) = (Client::new(version), lab.envoy.listener(listener));
-        for number in 0..REQUESTS {
-            let client = client.clone();
-            open.spawn(async move {
-                let traceparent = format!("00-{:032x}-{:016x}-01", number + 1, number + 1);
-                let headers = [("traceparent", traceparent.as_bytes())];
-                let path = format!("/delay/{}/{number}", 20 + number % 7);
-                client.get(to, &path, &headers).await.map(|answer| answer.status)
-            });
+    let ids = |number: usize| (format!("{number:032x}"), format!("{number:016x}"));
+    // Every third request brings no context.
+    let brings = |number: usize| !number.is_multiple_of(3);
+    let clients = [("inbound", Version::H1), ("outbound-h2", Version::H2)]
+        .map(|(listener, version)| (Client::new(version), lab.envoy.listener(listener)));
+    for round in 0..ROUNDS {
+        let mut open = JoinSet::new();
+        for number in round * REQUESTS + 1..=(round + 1) * REQUESTS {
+            for (client, to) in clients.clone() {
+                open.spawn(async move {
+                    let (trace_id, parent_id) = ids(number);
+                    let parent = format!("00-{trace_id}-{parent_id}-01");
+                    let headers = [("traceparent", parent.as_bytes())];
+                    let headers = if brings(number) { &headers[..] } else { &[] };
+                    let path = format!("/delay/{}/{number}", 20 + number % 7);
+                    client.get(to, &path, headers).await.map(|answer| answer.status)
+                });
+            }
+        }
+        for status in open.join_all().await {
+            assert_eq!(status, Ok(200));
         }
     }
-    for status in open.join_all().await {
-        assert_eq!(status, Ok(200));
-    }
-    let spans = lab.settled(2 * 50).await;
-    assert_eq!(spans.len(), 2 * REQUESTS);
+    let spans = lab.settled(2 * 4 * 50).await;
+    assert_eq!(spans.len(), 2 * ROUNDS * REQUESTS);
+    let mut begun = BTreeSet::new();
     for seen in lab.app.seen() {
         let number: usize =
             seen.path.rsplit('/').next().and_then(|n| n.parse().ok()).expect("a number");
         let parent = seen.one("traceparent");
         let span = spans.iter().find(|span| parent.contains(&span.span_id)).expect("its span");
-        assert_eq!(parent, traceparent(span, "01"));
-        let ids = (format!("{:032x}", number + 1), format!("{:016x}", number + 1));
-        assert_eq!((&span.trace_id, &span.parent_id), (&ids.0, &ids.1));
+        assert_eq!(parent, traceparent(span, if brings(number) { "01" } else { "03" }));
+        if brings(number) {
+            let (trace_id, parent_id) = ids(number);
+            assert_eq!((&span.trace_id, &span.parent_id), (&trace_id, &parent_id));
+        } else {
+            assert_eq!(span.parent_id, "");
+            assert!(begun.insert(span.trace_id.clone()), "a trace of two requests");
+        }
         let path = span.attribute("url.path").to_owned() + span.attribute("url.full");
         assert!(path.ends_with(&seen.path), "{path} {}", seen.path);
     }

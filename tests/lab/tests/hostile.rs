@@ -6,26 +6,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use meshweft_core::model::Format;
 use meshweft_lab::app::Seen;
 use meshweft_lab::client::{Client, Version, raw};
+use meshweft_lab::formats;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// Every header that the filter reads.
-const READ: [&str; 11] = [
-    "traceparent",
-    "tracestate",
-    "b3",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-    "content-type",
-    "user-agent",
-    "x-request-id",
-];
+/// Headers that the filter reads beside those of the context formats.
+const ALSO_READ: [&str; 3] = ["content-type", "user-agent", "x-request-id"];
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
 
@@ -104,7 +94,7 @@ fn hostile_values() -> Vec<Vec<u8>> {
 fn headers() -> Vec<Case> {
     let mut cases: Vec<_> = (0x80..=0xff).map(|byte| Case::get(&[("x-any", &[byte])])).collect();
     let values = hostile_values();
-    for name in READ {
+    for name in formats::HEADERS.into_iter().chain(ALSO_READ) {
         cases.extend(values.iter().map(|value| Case::get(&[(name, value)])));
         // Beside a valid one, before and behind it.
         let hostile: (&str, &[u8]) = (name, b"\xff\xfe");
@@ -222,11 +212,7 @@ async fn outcomes(
         let number: usize = seen.one("x-case").parse().expect("a number");
         // Those that a tracing filter is there to change, and Envoy's random one.
         seen.headers.retain(|(name, _)| {
-            !name.starts_with("trace")
-                && name != "b3"
-                && !name.starts_with("x-b3-")
-                && name != "x-request-id"
-                && name != "host"
+            !formats::carries_context(name) && name != "x-request-id" && name != "host"
         });
         outcomes.get_mut(&number).expect("a case").seen.push(seen);
     }
@@ -236,7 +222,11 @@ async fn outcomes(
 async fn same_with_and_without(version: Version, cases: &[Case]) {
     let manager = json!({"delayed_close_timeout": "0.05s"});
     let options = Options { manager, ..Options::default() };
-    let lab = Workload::with(&exporting(json!({})), options).await;
+    // Every parser meets every value.
+    let all: Vec<_> = Format::NAMES.iter().filter(|name| **name != "baggage").collect();
+    let baggage = json!({"allow": ["a"], "attributes": ["a", "b"]});
+    let config = exporting(json!({"propagation": {"extract": all, "baggage": baggage}}));
+    let lab = Workload::with(&config, options).await;
     let machines = || async {
         let stats = lab.envoy.stats().await;
         stats.get("wasm.envoy.wasm.runtime.v8.active").copied().expect("a figure")

@@ -91,3 +91,54 @@ async fn spans_while_the_collector_is_away() {
     assert_eq!((of("native"), of("lab")), (0, REQUESTS));
     envoy.stop().await;
 }
+
+/// Both on one request: who wins, and what the operator reads of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_same_request_the_native_tracer_has_the_last_word() {
+    const WARNING: &str = "native tracer";
+    let app = App::start().await;
+    let collector = Collector::start().await;
+    let http = |name| {
+        let filter = vec![meshweft(&exporting(json!({})))];
+        listener(name, Direction::Inbound, filter, vec![route("/", "app")], None)
+    };
+    let zero = native::traced(http("zero"), "native", 0.0);
+    let listeners = vec![native::traced(http("both"), "native", 100.0), zero, http("alone")];
+    let clusters = vec![cluster("app", app.address()), cluster(COLLECTOR, collector.address())];
+    let bootstrap = native::exporting_soon(bootstrap(node("both"), listeners, clusters));
+    let envoy = Envoy::start(&bootstrap, 2).await;
+    let incoming: [(&str, &[u8]); 1] =
+        [("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+
+    // Without it ours goes on. With it the native one does, which decides by itself: where it
+    // samples nothing it is not off, but says so to all that come behind.
+    for (name, winner, flags, count) in
+        [("alone", "lab", "01", 1), ("zero", "", "00", 1), ("both", "native", "01", 2)]
+    {
+        assert!(!envoy.log().contains(WARNING), "{name}: {}", envoy.log());
+        collector.clear();
+        let client = Client::new(Version::H1);
+        client.get(envoy.listener(name), "/", &incoming).await.expect("an answer");
+        let spans = collector.wait_for(count).await;
+        let onward = app.last().one("traceparent");
+        let winners: String = spans
+            .iter()
+            .filter(|span| onward.contains(&span.span_id))
+            .map(|span| span.service())
+            .collect();
+        assert_eq!((&*winners, &onward[53..], spans.len()), (winner, flags, count), "{name}");
+        assert!(onward.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{name} {onward}");
+        // Both have the same parent: neither is the other's child.
+        assert!(spans.iter().all(|span| span.parent_id == "b7ad6b7169203331"), "{spans:#?}");
+    }
+    // Each instance says it once on each of its workers.
+    for _ in 0..20 {
+        let client = Client::new(Version::H1);
+        client.get(envoy.listener("both"), "/", &[]).await.expect("an answer");
+    }
+    let metrics = envoy.metrics_until(|m| m.get("native_tracer_seen") == Some(&21)).await;
+    assert_eq!(metrics.get("requests"), Some(&23));
+    let lines = envoy.log().lines().filter(|line| line.contains(WARNING)).count();
+    assert!((1..=2).contains(&lines), "{}", envoy.log());
+    envoy.stop().await;
+}

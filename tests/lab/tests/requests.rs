@@ -2,17 +2,14 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says where it broke")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::time::Duration;
 
 use meshweft_lab::client::{Client, Version, raw};
 use meshweft_lab::collector::Span;
-use meshweft_lab::config::{COLLECTOR, cluster, istio_node, meshweft, node, route};
+use meshweft_lab::config::{COLLECTOR, istio_node, meshweft, node};
+use meshweft_lab::ends::all_ways_to_end;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::story::{PARENT, Story};
-use serde_json::{Value, json};
-use tokio::time::sleep;
+use serde_json::json;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -168,77 +165,6 @@ async fn grpc_with_trailers() {
     lab.envoy.stop().await;
 }
 
-/// An HTTP filter by its type.
-fn filter(name: &str, kind: &str, fields: &Value) -> Value {
-    let mut config =
-        json!({"@type": format!("type.googleapis.com/envoy.extensions.filters.http.{kind}")});
-    for (key, value) in fields.as_object().into_iter().flatten() {
-        config[key] = value.clone();
-    }
-    json!({"name": name, "typed_config": config})
-}
-
-/// Routes, filters and clusters that end a request in every way that Envoy has.
-fn all_ways_to_end() -> Options {
-    let limit = filter(
-        "limit",
-        "local_ratelimit.v3.LocalRateLimit",
-        &json!({
-            "stat_prefix": "limit",
-            "token_bucket": {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s"},
-            "filter_enabled": {"default_value": {"numerator": 100}},
-            "filter_enforced": {"default_value": {"numerator": 100}},
-        }),
-    );
-    let with = |mut route: Value, key: &str, value: Value| {
-        route["route"][key] = value;
-        route
-    };
-    let mut limited = route("/limited", "app");
-    limited["typed_per_filter_config"] = json!({"limit": limit["typed_config"]});
-    let retries = json!({"retry_on": "5xx", "num_retries": 2, "retry_back_off": {
-        "base_interval": "0.001s", "max_interval": "0.002s"}});
-    let mut closed = cluster("closed", SocketAddr::from(([127, 0, 0, 1], 1)));
-    closed["connect_timeout"] = json!("0.5s");
-    let mut empty = closed.clone();
-    empty["name"] = json!("empty");
-    empty["load_assignment"] = json!({"cluster_name": "empty"});
-    Options {
-        routes: vec![
-            json!({"name": "no", "match": {"path": "/direct"}, "direct_response": {"status": 418}}),
-            limited,
-            route("/closed", "closed"),
-            route("/empty", "empty"),
-            with(route("/brief", "app"), "timeout", json!("0.2s")),
-            with(route("/retried", "app"), "retry_policy", retries),
-            json!({"match": {"prefix": "/nowhere"}, "route": {"cluster_header": "x-cluster"}}),
-            json!({"match": {"prefix": "/moved"}, "redirect": {"path_redirect": "/"}}),
-        ],
-        before: vec![
-            filter(
-                "fault",
-                "fault.v3.HTTPFault",
-                &json!({"abort": {
-                "header_abort": {}, "percentage": {"numerator": 100}}}),
-            ),
-            filter("limit", "local_ratelimit.v3.LocalRateLimit", &json!({"stat_prefix": "limit"})),
-        ],
-        after: vec![filter(
-            "rbac",
-            "rbac.v3.RBAC",
-            &json!({"rules": {"action": "DENY",
-            "policies": {"p": {"principals": [{"any": true}],
-                "permissions": [{"url_path": {"path": {"prefix": "/denied"}}}]}}}}),
-        )],
-        clusters: vec![closed, empty],
-        manager: json!({
-            "upgrade_configs": [{"upgrade_type": "websocket"}],
-            "delayed_close_timeout": "0.05s",
-        }),
-        ..Options::default()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_end_of_an_exchange() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -344,24 +270,14 @@ async fn every_end_of_an_exchange() {
     let line = |span: &Span| {
         let code = or(span.attribute("http.response.status_code"), "0");
         let flags = or(span.attribute("envoy.response_flags"), "-");
-        format!("{} {code} {flags}", span.trace_id)
+        // Only the trace id, unless more is asked for.
+        format!("{} - - {code} {flags}", span.trace_id)
     };
-    assert_eq!(logged(&log, spans.len()).await, spans.iter().map(line).collect::<Vec<_>>());
+    assert_eq!(
+        lab.envoy.access_log_lines(&log, spans.len()).await,
+        spans.iter().map(line).collect::<Vec<_>>()
+    );
     lab.envoy.stop().await;
-}
-
-/// The sorted lines of an access log, when there are as many as wanted.
-async fn logged(log: &Path, lines: usize) -> Vec<String> {
-    for _ in 0..200 {
-        let text = std::fs::read_to_string(log).unwrap_or_default();
-        if text.lines().count() >= lines {
-            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-            lines.sort();
-            return lines;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the access log did not come");
 }
 
 #[tokio::test(flavor = "multi_thread")]

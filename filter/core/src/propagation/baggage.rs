@@ -269,8 +269,9 @@ fn texts<'a>(name: Name, standing: &Standing<'a>) -> impl Iterator<Item = &'a [u
         .filter(|text| !text.is_empty())
 }
 
-/// Key and value of a member of W3C's list; the properties behind them are opaque.
+/// Key and value of a member of W3C's list, which is text; the properties behind them are opaque.
 fn member(text: &[u8]) -> Option<Member<'_>> {
+    core::str::from_utf8(text).ok()?;
     let pair = text.split(|byte| *byte == b';').next()?;
     let equals = pair.iter().position(|byte| *byte == b'=')?;
     let (key, value) = pair.split_at_checked(equals)?;

@@ -77,12 +77,11 @@ pub(super) fn inject(edits: &mut Edits<'_>, outgoing: &Outgoing<'_>) {
             None => edits.remove(Name::XDatadogOrigin),
         }
     }
-    let tags = match theirs {
-        Some(theirs) if !theirs.tags.is_empty() => {
-            write_tags(context.trace_id, theirs.tags, overruled(context, said))
-        }
-        _ => write_tags(context.trace_id, &tags_of(member), false),
-    };
+    let tags = theirs
+        .map(|theirs| write_tags(context.trace_id, theirs.tags, overruled(context, said)))
+        // A list of which nothing goes on says no more than none.
+        .filter(|tags| !tags.is_empty())
+        .unwrap_or_else(|| write_tags(context.trace_id, &tags_of(member), false));
     if tags.is_empty() {
         edits.remove(Name::XDatadogTags);
     } else {
