@@ -1,9 +1,9 @@
 //! Pieces of text that the formats share.
 
-use std::borrow::Cow;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use std::borrow::Cow;
 
 use crate::model::hex_digit;
 
