@@ -182,7 +182,8 @@ fn no_header_is_left_out() {
 /// Runs what `make fuzz` begins with, and what it has found.
 #[test]
 fn the_inputs_of_the_fuzz_targets_hold() {
-    let targets: [(&str, fn(&[u8])); 3] =
+    type Target = fn(&[u8]);
+    let targets: [(&str, Target); 3] =
         [("answer", fuzz::answer), ("config", fuzz::config), ("headers", fuzz::headers)];
     for (name, target) in targets {
         let mut inputs: u32 = 0;
