@@ -17,6 +17,12 @@ use crate::model::{Format, HeaderEdit};
 #[must_use]
 pub fn carry(config: &Propagation, standing: &Standing<'_>) -> Vec<HeaderEdit> {
     let mut edits = Edits::new(standing);
+    let others = [Name::JaegerBaggage, Name::Sw8Correlation];
+    if !Form::ALL.iter().any(|form| form.stands(standing))
+        && !others.iter().any(|name| standing.has(*name))
+    {
+        return edits.into_list();
+    }
     let keep = &config.baggage.keep;
     for form in Form::ALL {
         let gained = gained(config, form, standing);
