@@ -1,11 +1,11 @@
 //! What the README says of Envoy's own OpenTelemetry tracer, beside the filter in one Envoy.
-#![allow(clippy::expect_used, reason = "a test says where it broke")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test says where it broke")]
 
 use std::time::Duration;
 
 use meshweft_lab::app::App;
 use meshweft_lab::client::{Client, Version};
-use meshweft_lab::collector::Collector;
+use meshweft_lab::collector::{Collector, Span};
 use meshweft_lab::config::{
     COLLECTOR, Direction, bootstrap, cluster, listener, meshweft, node, route,
 };
@@ -16,6 +16,9 @@ use meshweft_lab::native;
 use serde_json::json;
 
 const REQUESTS: usize = 200;
+
+/// How long spans may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Both {
     envoy: Envoy,
@@ -85,8 +88,7 @@ async fn spans_while_the_collector_is_away() {
     let stats = envoy.stats_until(all).await;
     assert_eq!(stats.get("tracing.opentelemetry.spans_dropped").copied().unwrap_or(0), 0);
     collector.up().await;
-    let spans =
-        collector.wait_until(Duration::from_secs(20), |spans| spans.len() >= REQUESTS).await;
+    let spans = collector.wait_until(PATIENCE, |spans| spans.len() >= REQUESTS).await;
     let of = |service: &str| spans.iter().filter(|span| span.service() == service).count();
     assert_eq!((of("native"), of("lab")), (0, REQUESTS));
     envoy.stop().await;
@@ -110,26 +112,26 @@ async fn on_the_same_request_the_native_tracer_has_the_last_word() {
     let incoming: [(&str, &[u8]); 1] =
         [("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
 
-    // Without it ours goes on. With it the native one does, which decides by itself: where it
-    // samples nothing it is not off, but says so to all that come behind.
-    for (name, winner, flags, count) in
-        [("alone", "lab", "01", 1), ("zero", "", "00", 1), ("both", "native", "01", 2)]
-    {
+    // Without it ours goes on. With it the native one does: where it samples nothing it is not
+    // off. What it then says of a sampled parent differs: Envoy 1.36 follows it, 1.40 does not.
+    for (name, winner) in [("alone", Some("lab")), ("zero", None), ("both", Some("native"))] {
         assert!(!envoy.log().contains(WARNING), "{name}: {}", envoy.log());
-        collector.clear();
+        let before = collector.spans().len();
         let client = Client::new(Version::H1);
         client.get(envoy.listener(name), "/", &incoming).await.expect("an answer");
-        let spans = collector.wait_for(count).await;
         let onward = app.last().one("traceparent");
-        let winners: String = spans
-            .iter()
-            .filter(|span| onward.contains(&span.span_id))
-            .map(|span| span.service())
-            .collect();
-        assert_eq!((&*winners, &onward[53..], spans.len()), (winner, flags, count), "{name}");
         assert!(onward.starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{name} {onward}");
-        // Both have the same parent: neither is the other's child.
-        assert!(spans.iter().all(|span| span.parent_id == "b7ad6b7169203331"), "{spans:#?}");
+        let ours_is_there =
+            |spans: &[Span]| spans[before..].iter().any(|span| span.service() == "lab");
+        let spans = collector.wait_until(PATIENCE, ours_is_there).await;
+        let ours = spans[before..].iter().find(|span| span.service() == "lab").expect("a span");
+        assert_eq!(onward.contains(&ours.span_id), winner == Some("lab"), "{name} {onward}");
+        if winner == Some("native") {
+            let is_there = |spans: &[Span]| spans.iter().any(|s| onward.contains(&s.span_id));
+            let spans = collector.wait_until(PATIENCE, is_there).await;
+            // Both have the same parent: neither is the other's child.
+            assert!(spans.iter().all(|span| span.parent_id == "b7ad6b7169203331"), "{spans:#?}");
+        }
     }
     // Each instance says it once on each of its workers.
     for _ in 0..20 {
