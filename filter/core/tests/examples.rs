@@ -1,10 +1,13 @@
 //! Every file of `config-examples/`, asked about requests.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
-use meshweft_core::config::{Config, Direction, ResponseHeader, Trust};
+use meshweft_core::config::{AccessLogField, Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
-use meshweft_core::model::{Exchange, Format, Headers, TraceId};
-use meshweft_core::propagation::ParentDecision;
+use meshweft_core::model::{Exchange, Format, HeaderEdit, Headers, SpanId, TraceId};
+use meshweft_core::propagation::{
+    Incoming, ParentDecision, RemoteContext, Standing, TraceState, baggage_attributes,
+    carry_baggage, extract,
+};
 use meshweft_core::sampling::{Decision, Reason, Verdict, decide};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -14,6 +17,7 @@ const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
 const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
 const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
+const MIXED_FORMATS: &str = include_str!("../../../config-examples/mixed-formats.json");
 const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
 
 const SAMPLED: Option<ParentDecision> = Some(ParentDecision::Sample);
@@ -195,6 +199,38 @@ fn b3_mesh() {
 }
 
 #[test]
+fn mixed_formats() {
+    check(MIXED_FORMATS, &[("GET shop/", NONE, None, 0.03, true, "default")]);
+    let propagation = config(MIXED_FORMATS).propagation;
+    let headers: Headers =
+        [("uber-trace-id", "af7651916cd43dd8448eb211c80319c:b7ad6b7169203331:0:1")]
+            .into_iter()
+            .chain([("uberctx-tenant", "a%20b")])
+            .collect();
+    let standing = Standing::of(&headers);
+    assert_eq!(
+        extract(&propagation.extract, &standing).incoming,
+        Incoming::Context(RemoteContext {
+            trace_id: TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").unwrap(),
+            parent_id: SpanId::from_hex(b"b7ad6b7169203331").ok(),
+            decision: ParentDecision::Sample,
+            random: false,
+            state: TraceState::default(),
+        })
+    );
+    assert_eq!(
+        carry_baggage(&propagation, &standing),
+        [HeaderEdit::Set("baggage".into(), "tenant=a%20b".to_owned())]
+    );
+    assert_eq!(
+        baggage_attributes(&propagation.baggage, &standing),
+        [("tenant".to_owned(), "a b".to_owned())]
+    );
+    let all = [AccessLogField::TraceId, AccessLogField::SpanId, AccessLogField::Sampled];
+    assert_eq!(propagation.access_log, all);
+}
+
+#[test]
 fn edge_gateway() {
     let config = config(EDGE_GATEWAY);
     let side = Side::new(config.mode, false);
@@ -266,6 +302,7 @@ fn every_file_is_asked() {
             "edge-gateway.json",
             "health-checks.json",
             "minimal.json",
+            "mixed-formats.json",
             "production.json"
         ]
     );
