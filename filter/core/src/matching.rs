@@ -112,7 +112,7 @@ impl<'a> Facts<'a> {
 
     fn host(&self) -> Option<&[u8]> {
         let read = || {
-            let host = without_port(self.headers.get(":authority")?);
+            let host = without_port(without_user(self.headers.get(":authority")?));
             // `shop.` and `shop` are one host (RFC 1034, section 3.1).
             let host = host.strip_suffix(b".").unwrap_or(host);
             // Allocates for the rare client that writes capitals only.
@@ -188,6 +188,11 @@ fn fits<'v>(matcher: Option<&StringMatcher>, value: impl Fn() -> Option<&'v [u8]
 
 fn without_query(path: &[u8]) -> &[u8] {
     path.split(|&b| matches!(b, b'?' | b'#')).next().unwrap_or(path)
+}
+
+/// `authority` without user information.
+fn without_user(authority: &[u8]) -> &[u8] {
+    authority.rsplit(|&b| b == b'@').next().unwrap_or(authority)
 }
 
 /// `authority` without a port; an IPv6 address keeps its brackets.
@@ -418,6 +423,7 @@ mod tests {
         for (headers, fits) in [
             (&[(":authority", "Shop.Example:8080")][..], true),
             (&[(":authority", "shop.example.:8080")], true),
+            (&[(":authority", "user:pass@shop.example:8080")], true),
             (&[(":authority", "example")], false),
             (&[], false),
         ] {

@@ -20,7 +20,10 @@ pub const MAX_RULE_METRICS: usize = 64;
 const NOTHING_TO_DRAIN: Duration = Duration::ZERO;
 
 /// What an operator should read once a native tracer is seen.
-const NATIVE_TRACER: &str = "an x-request-id carries the trace status of Envoy's native tracer, of     this proxy or of one before it; a proxy with both forwards the native traceparent, not ours.     Switch the native one off: without `tracing` in Envoy's HTTP connection manager, with     `disableSpanReporting: true` in Istio's Telemetry (README.md says more)";
+const NATIVE_TRACER: &str = "an x-request-id carries the trace status of Envoy's native tracer, of \
+    this proxy or of one before it; a proxy with both forwards the native traceparent, not ours. \
+    Switch the native one off: without `tracing` in Envoy's HTTP connection manager, with \
+    `disableSpanReporting: true` in Istio's Telemetry (PROPAGATION.md says more)";
 
 /// One configured instance on one worker.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
-use crate::sampling::{self, Decision, Verdict};
+use crate::sampling::{self, Decision, Reason, Verdict};
 use crate::span::{self, Link, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
@@ -148,7 +148,11 @@ fn begin(
     let Caller { remote, decision: parent, link, trust } = receive(plugin, &standing, &facts);
     if plugin.config().export.is_none() {
         // No mark is left: another instance behind this one may have an export.
-        let edits = onward(plugin, &standing, &facts, None);
+        let mut edits = onward(plugin, &standing, &facts, None);
+        if trust != Trust::Continue {
+            // Nothing is begun here; what nobody is to find behind the edge goes all the same.
+            edits.extend(propagation::forget(&standing));
+        }
         return (State::PassThrough, RequestEffects { edits, ..RequestEffects::default() });
     }
 
@@ -163,7 +167,8 @@ fn begin(
         trace_id,
         span_id: SpanId::random(rng),
         flags: flags(remote.as_ref(), decision.verdict),
-        debug: parent == Some(ParentDecision::Debug) && sampled,
+        // Where the parent does not decide, what it asked of everyone else does not go on either.
+        debug: parent == Some(ParentDecision::Debug) && decision.reason == Reason::Parent,
         state: remote.map(|remote| remote.state).unwrap_or_default(),
     };
     let formats = &plugin.config().propagation;
@@ -215,12 +220,8 @@ fn receive(plugin: &mut Plugin, standing: &Standing<'_>, facts: &Facts<'_>) -> C
     let propagation = &plugin.config().propagation;
     let extracted = propagation::extract(&propagation.extract, standing);
     let begins = plugin.config().export.is_some();
-    // Where nothing is begun all goes on as it came.
-    let trust = if begins && !standing.is_empty() {
-        facts.trust(&propagation.trust)
-    } else {
-        Trust::Continue
-    };
+    let trust =
+        if !standing.is_empty() { facts.trust(&propagation.trust) } else { Trust::Continue };
     if !extracted.invalid.is_empty() {
         plugin.metrics.add(Metric::ContextInvalid, 1);
         plugin.metrics.add_invalid(extracted.invalid);

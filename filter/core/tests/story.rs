@@ -462,9 +462,34 @@ fn nothing_is_read_of_a_request_for_trust_unless_a_rule_asks_and_something_came_
         with_parent.asked.take(),
         [TRACE_ID_STATE, "connection.uri_san_peer_certificate", "source.address"]
     );
-    let mut worker = Worker::new(&format!(r#"{{"propagation": {by_source}}}"#));
-    worker.begin(&with_parent);
-    assert_eq!(with_parent.asked.take(), [TRACE_ID_STATE], "nothing is begun");
+}
+
+#[test]
+fn where_nothing_is_begun_a_stranger_is_forgotten_all_the_same() {
+    for trust in ["restart", "link"] {
+        let mut worker = Worker::new(&format!(r#"{{"propagation": {{"trust": "{trust}"}}}}"#));
+        let incoming = format!("00-{TRACE}-{PARENT}-01");
+        let edits = worker.serve(&request(&[
+            ("traceparent", &incoming),
+            ("tracestate", "a=1"),
+            ("x-datadog-origin", "rum"),
+            ("baggage", "a=1"),
+        ]));
+        let gone = ["traceparent", "tracestate", "x-datadog-origin"];
+        assert_eq!(edits, gone.map(|name| (name.to_owned(), None)).into());
+    }
+}
+
+#[test]
+fn a_debug_flag_goes_on_only_where_the_parent_decides() {
+    for (parent, flag) in [("respect", "d"), ("ignore", "1")] {
+        let mut worker = Worker::new(&format!(
+            r#"{{"export": {{"cluster": "collector"}}, "sampling": {{"parent": "{parent}"}}}}"#
+        ));
+        let edits = worker.serve(&request(&[("b3", &format!("{TRACE}-{PARENT}-d"))]));
+        let b3 = edits.get("b3").cloned().flatten().unwrap();
+        assert_eq!(b3.split('-').nth(2), Some(flag), "{parent}");
+    }
 }
 
 #[test]
@@ -580,7 +605,7 @@ fn a_native_tracer_is_counted_and_spoken_of_once() {
     let mut warned = |headers| worker.begin(&request(&[headers])).1.warning;
     assert_eq!(warned(ours), None);
     let warning = warned(native).unwrap();
-    for word in ["x-request-id", "tracing", "disableSpanReporting", "README"] {
+    for word in ["x-request-id", "tracing", "disableSpanReporting", "PROPAGATION"] {
         assert!(warning.contains(word), "{warning}");
     }
     assert_eq!([warned(native), warned(ours)], [None, None]);

@@ -104,6 +104,9 @@ const KEYED: &[&str] = &["uberctx-", "ot-baggage-"];
 const MAX_MEMBERS: usize = 64;
 const MAX_BYTES: usize = 8192;
 
+/// Headers that one request gains at most.
+const MAX_GAINED: usize = 16;
+
 /// Keys that a policy may name.
 const KEYS: [&str; 4] = ["a", "userId", "tenant", "k*"];
 
@@ -267,6 +270,7 @@ impl Case {
         self.no_format_tells_of_another_context(&after);
         let again = apply(&after, self.inject(&after));
         assert_eq!(shown(&again), shown(&after), "a second injection");
+        self.alone_no_format_tells_of_another_context();
         self.stripping_leaves_nothing();
         self.baggage_keeps_its_limits();
     }
@@ -285,13 +289,13 @@ impl Case {
 
     /// The edits that write its context beside `headers`.
     pub fn inject(&self, headers: &[(String, Vec<u8>)]) -> Vec<HeaderEdit> {
+        self.write(headers, false)
+    }
+
+    fn write(&self, headers: &[(String, Vec<u8>)], alone: bool) -> Vec<HeaderEdit> {
         let context = self.outgoing();
-        let outgoing = Outgoing {
-            context: &context,
-            parent_id: self.parent_id,
-            service: "shop",
-            alone: false,
-        };
+        let outgoing =
+            Outgoing { context: &context, parent_id: self.parent_id, service: "shop", alone };
         let Propagation { inject, extract, .. } = &self.config;
         propagation::inject(inject, extract, &Standing::of(&map(headers)), &outgoing)
     }
@@ -331,6 +335,31 @@ impl Case {
         }
     }
 
+    /// At an edge that trusts nobody: what is written tells of our context, and nothing else of
+    /// any, whatever formats are listed.
+    fn alone_no_format_tells_of_another_context(&self) {
+        let edits = self.write(&self.headers, true);
+        let after = apply(&self.headers, edits);
+        for carries in CARRIES {
+            let format = carries.format;
+            let stood = self.headers.iter().any(|(name, _)| carries.names.contains(&name.as_str()));
+            let written = self.config.inject.contains(&format)
+                || (self.config.extract.contains(&format) && stood);
+            let found = extract(&[format], &after);
+            if written {
+                carries.check(&found, &self.outgoing());
+            } else {
+                let nothing =
+                    Extracted { incoming: Incoming::Absent, invalid: FormatSet::default() };
+                assert_eq!(found, nothing, "{format:?} was left");
+            }
+        }
+        let state: Vec<&[u8]> = values(&after, "tracestate").collect();
+        let own = self.outgoing().state;
+        assert!(state.iter().all(|value| *value == own.as_str().as_bytes()), "{state:?}");
+        assert_eq!(values(&after, "sw8-x").count(), 0);
+    }
+
     fn stripping_leaves_nothing(&self) {
         let after = apply(&self.headers, propagation::strip(&Standing::of(&map(&self.headers))));
         for (name, _) in &after {
@@ -353,7 +382,7 @@ impl Case {
                 bytes += 9 * (name.len() + value.len());
             }
         }
-        members <= MAX_MEMBERS && bytes <= MAX_BYTES
+        members <= MAX_GAINED && bytes <= MAX_BYTES
     }
 
     fn baggage_keeps_its_limits(&self) {

@@ -3,7 +3,7 @@
 use super::edits::Edits;
 use super::ids;
 use super::standing::{Name, Standing};
-use super::text::{push_hex, trim_ows};
+use super::text::{hex, push_hex, trim_ows};
 use super::{
     Incoming, Malformed, Outgoing, ParentDecision, RemoteContext, SpanContext, TraceState,
 };
@@ -127,12 +127,6 @@ fn write_single(context: &SpanContext, parent_id: Option<SpanId>) -> String {
 
 fn sampled(context: &SpanContext) -> &'static str {
     if context.flags.has(TraceFlags::SAMPLED) { "1" } else { "0" }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(32);
-    push_hex(&mut out, bytes);
-    out
 }
 
 fn context(trace_id: TraceId, parent_id: SpanId, decision: ParentDecision) -> Incoming {

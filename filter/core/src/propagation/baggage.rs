@@ -24,11 +24,16 @@ pub fn carry(config: &Propagation, standing: &Standing<'_>) -> Vec<HeaderEdit> {
         return edits.into_list();
     }
     let keep = &config.baggage.keep;
+    let mut headers = MAX_GAINED_HEADERS;
     for form in Form::ALL {
         let gained = gained(config, form, standing);
         match form.prefix() {
             None => carry_list(Name::Baggage, &|text| goes_on(keep, text), &gained, &mut edits),
-            Some(prefix) => carry_keyed(prefix, keep, &gained, &mut edits),
+            Some(prefix) => {
+                let gained = gained.get(..headers.min(gained.len())).unwrap_or_default();
+                headers = headers.saturating_sub(gained.len());
+                carry_keyed(prefix, keep, gained, &mut edits);
+            }
         }
     }
     let jaeger = |text: &[u8]| goes_on(keep, text) && (is_all(keep) || !hides_members(text));
@@ -46,11 +51,15 @@ pub fn carry(config: &Propagation, standing: &Standing<'_>) -> Vec<HeaderEdit> {
 /// OpenTelemetry. What is not UTF-8 becomes U+FFFD, as W3C Baggage says of its values.
 #[must_use]
 pub fn attributes(config: &Baggage, standing: &Standing<'_>) -> Vec<(String, String)> {
-    let wanted = |key: &[u8]| config.attributes.iter().any(|wanted| names(wanted, key));
+    if config.attributes.is_empty() {
+        return Vec::new();
+    }
+    let wanted = |key: &[u8]| is_among(&config.attributes, key);
     let forms = Form::ALL.map(|form| (form, form.members(standing, &wanted)));
-    let value = |wanted: &str| {
+    let value = |wanted: &String| {
         forms.iter().find_map(|(form, members)| {
-            let (_, value) = members.iter().rev().find(|(key, _)| names(wanted, key))?;
+            let is_it = |(key, _): &&Member<'_>| is_among(core::slice::from_ref(wanted), key);
+            let (_, value) = members.iter().rev().find(is_it)?;
             Some(form.decode(value))
         })
     };
@@ -273,6 +282,7 @@ fn texts<'a>(name: Name, standing: &Standing<'a>) -> impl Iterator<Item = &'a [u
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(trim_ows)
         .filter(|text| !text.is_empty())
+        .take(MAX_JUDGED)
 }
 
 /// Key and value of a member of W3C's list, which is text; the properties behind them are opaque.
@@ -311,15 +321,25 @@ fn is_all(keep: &KeepBaggage) -> bool {
 fn keeps(keep: &KeepBaggage, key: &[u8]) -> bool {
     match keep {
         KeepBaggage::All => true,
-        KeepBaggage::Only(keys) => keys.iter().any(|kept| names(kept, key)),
+        KeepBaggage::Only(keys) => is_among(keys, key),
     }
 }
 
-/// Whether `wanted` means `key`.
-fn names(wanted: &str, key: &[u8]) -> bool {
-    key.eq_ignore_ascii_case(wanted.as_bytes())
-        || percent_decode(key).eq_ignore_ascii_case(wanted.as_bytes())
+/// Whether one of `keys` means `key`.
+fn is_among(keys: &[String], key: &[u8]) -> bool {
+    let decoded = percent_decode(key);
+    keys.iter().any(|wanted| {
+        key.eq_ignore_ascii_case(wanted.as_bytes())
+            || decoded.eq_ignore_ascii_case(wanted.as_bytes())
+    })
 }
+
+/// Headers that one request gains at most, of both keyed forms together: a list of 64 members must
+/// not become so many headers that the next hop refuses the request.
+const MAX_GAINED_HEADERS: usize = 16;
+
+/// Members of a list that are looked at; those behind them go, as they would by the limits.
+const MAX_JUDGED: usize = 1024;
 
 /// Members of a list at most (W3C Baggage, "Limits").
 const MAX_MEMBERS: usize = 64;
@@ -412,11 +432,18 @@ mod tests {
     fn what_is_gained_keeps_the_limits() {
         let into_list = config(&[Format::Baggage, Format::Jaeger], &[], KeepBaggage::All);
         check(&into_list, &[("baggage", &list(0..64)), ("uberctx-x", "1")], &{
-            // The other way there is room: a header for each key.
-            let keyed = (0..63).map(|i| set(&format!("uberctx-k{i}"), "v"));
+            // The other way there is room for some: a header for each key.
+            let keyed = (0..16).map(|i| set(&format!("uberctx-k{i}"), "v"));
             let mut edits = vec![set("baggage", &list(0..64))];
             edits.extend(keyed);
             edits
+        });
+        // Both keyed forms share it.
+        let both = config(&[Format::Baggage], &[Format::Jaeger, Format::OtTrace], KeepBaggage::All);
+        check(&both, &[("baggage", &list(0..10))], &{
+            let keyed = (0..10).map(|i| set(&format!("uberctx-k{i}"), "v"));
+            let more = (0..6).map(|i| set(&format!("ot-baggage-k{i}"), "v"));
+            keyed.chain(more).collect::<Vec<_>>()
         });
         let long = "v".repeat(8192 - 6);
         let from_keyed = config(&[Format::Jaeger], &[Format::Baggage], KeepBaggage::All);

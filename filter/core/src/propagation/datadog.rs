@@ -5,9 +5,9 @@
 //! trace may change its format on the way and come back.
 
 use super::edits::Edits;
-use super::ids::decimal;
+use super::ids;
 use super::standing::{Name, Standing};
-use super::text::{push_hex, trim_ows};
+use super::text::{hex, trim_ows};
 use super::{
     Incoming, Malformed, Outgoing, ParentDecision, RemoteContext, SpanContext, TraceState,
 };
@@ -61,8 +61,10 @@ pub(super) fn inject(edits: &mut Edits<'_>, outgoing: &Outgoing<'_>) {
         HEADERS.iter().for_each(|name| edits.remove(*name));
         return;
     }
-    let theirs =
-        read(edits.standing).ok().flatten().filter(|theirs| theirs.trace_id == context.trace_id);
+    let theirs = read(edits.standing)
+        .ok()
+        .flatten()
+        .filter(|theirs| ids::may_be(theirs.trace_id, context.trace_id));
     let member = context.state.get(MEMBER).unwrap_or_default();
     let said = theirs.and_then(|theirs| theirs.priority);
     edits.set(Name::XDatadogTraceId, context.trace_id.low().to_string());
@@ -96,7 +98,7 @@ pub(super) fn update_state(context: &mut SpanContext) {
     let overruled = overruled(context, said);
     let mut updated = String::with_capacity(MAX_MEMBER);
     push_field(&mut updated, "s:", priority(context, [said, None]).to_string().as_bytes());
-    push_field(&mut updated, "p:", hex(context.span_id.to_bytes()).as_bytes());
+    push_field(&mut updated, "p:", hex(&context.span_id.to_bytes()).as_bytes());
     for field in member.split(';') {
         match field.split_once(':').map_or(field, |(key, _)| key) {
             // The trace id of the traceparent is whole.
@@ -119,13 +121,13 @@ fn read<'a>(standing: &Standing<'a>) -> Result<Option<Theirs<'a>>, Malformed> {
             None => Ok(None),
         };
     };
-    let low = decimal(trace_id)
+    let low = ids::decimal(trace_id)
         .ok_or(Malformed::Field("x-datadog-trace-id that is no decimal of 64 bits"))?;
     if low == 0 {
         return Err(Malformed::Id(IdError::AllZero, "x-datadog-trace-id"));
     }
     // Who begins a trace without a span of its own (synthetic tests, for one) writes 0 or nothing.
-    let parent_id = decimal(parent_id.unwrap_or(b"0"))
+    let parent_id = ids::decimal(parent_id.unwrap_or(b"0"))
         .ok_or(Malformed::Field("x-datadog-parent-id that is no decimal of 64 bits"))?;
     let priority = value(Name::XDatadogSamplingPriority)?
         .map(|text| integer(text).ok_or(Malformed::Field("unknown x-datadog-sampling-priority")))
@@ -220,7 +222,7 @@ fn tags_of(member: &str) -> String {
 fn write_tags(trace_id: TraceId, list: &str, overruled: bool) -> String {
     let mut out = String::with_capacity(list.len().saturating_add(32));
     if trace_id.high() != 0 {
-        push_tag(&mut out, "tid", &hex(trace_id.high().to_be_bytes()));
+        push_tag(&mut out, "tid", &hex(&trace_id.high().to_be_bytes()));
     }
     for (key, value) in tags_in(list) {
         match key {
@@ -282,12 +284,6 @@ fn encode(value: &[u8]) -> String {
 
 fn decode(value: &str) -> String {
     value.replace('~', "=")
-}
-
-fn hex(bytes: [u8; 8]) -> String {
-    let mut out = String::with_capacity(16);
-    push_hex(&mut out, &bytes);
-    out
 }
 
 /// Of every tag that travels.

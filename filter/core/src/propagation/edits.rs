@@ -39,17 +39,14 @@ impl<'a> Edits<'a> {
 
     /// No header goes on whose name begins with `prefix` and ends with a key that `goes`.
     pub(super) fn remove_keyed_if(&mut self, prefix: &'static str, goes: impl Fn(&[u8]) -> bool) {
-        let mut removed: Vec<&[u8]> = Vec::new();
-        for (name, _) in self.standing.keyed(prefix) {
-            if !goes(name.get(prefix.len()..).unwrap_or_default()) {
-                continue;
-            }
-            let Ok(text) = core::str::from_utf8(name) else { continue };
-            if !removed.contains(&name) {
-                removed.push(name);
-                self.list.push(HeaderEdit::Remove(text.to_owned().into()));
-            }
-        }
+        let goes = |name: &&[u8]| goes(name.get(prefix.len()..).unwrap_or_default());
+        let mut names: Vec<&[u8]> =
+            self.standing.keyed(prefix).map(|(name, _)| name).filter(goes).collect();
+        names.sort_unstable();
+        names.dedup();
+        // Names are tokens (RFC 9110, section 5.1), which the host has seen to.
+        let names = names.into_iter().filter_map(|name| core::str::from_utf8(name).ok());
+        self.list.extend(names.map(|name| HeaderEdit::Remove(name.to_owned().into())));
     }
 
     pub(super) fn into_list(self) -> Vec<HeaderEdit> {

@@ -24,6 +24,11 @@ pub(super) fn span_id_of_any_length(text: &[u8]) -> Result<SpanId, IdError> {
     SpanId::from_bytes(low.to_be_bytes()).ok_or(IdError::AllZero)
 }
 
+/// Whether `id` is `whole`, or all that a format of 64 bits can tell of it.
+pub(super) const fn may_be(id: TraceId, whole: TraceId) -> bool {
+    id.low() == whole.low() && (id.high() == 0 || id.high() == whole.high())
+}
+
 /// A number of 64 bits, in decimal digits and nothing else.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {

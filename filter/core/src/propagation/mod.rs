@@ -123,13 +123,13 @@ pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     let mut winner = None;
     let mut decision = None;
     let mut invalid = FormatSet::default();
-    let mut trace_of_state = None;
+    let mut w3c = None;
     for &format in formats {
         match extract_one(format, standing) {
             Ok(Incoming::Absent) => {}
             Ok(Incoming::Context(context)) => {
                 if format == Format::TraceContext {
-                    trace_of_state = Some(context.trace_id);
+                    w3c = Some(context.trace_id);
                 }
                 winner = winner.or(Some(context));
             }
@@ -139,8 +139,10 @@ pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     }
     let incoming = match (winner, decision) {
         (Some(mut context), _) => {
-            // It belongs to the trace, whichever format told of the trace first.
-            if trace_of_state == Some(context.trace_id) {
+            // The state belongs to the trace, whichever format told of the trace first. A format
+            // of 64 bits tells of its low half alone.
+            if let Some(whole) = w3c.filter(|id| ids::may_be(context.trace_id, *id)) {
+                context.trace_id = whole;
                 context.state = context.state.over(tracecontext::state(standing));
             }
             Incoming::Context(context)
@@ -187,6 +189,19 @@ pub fn inject(
             tracecontext::remove_state(&mut edits);
         }
     }
+    if outgoing.alone {
+        edits.remove(Name::Sw8X);
+    }
+    edits.into_list()
+}
+
+/// The edits that leave no context of any format on a request.
+#[must_use]
+pub fn forget(standing: &Standing<'_>) -> Vec<HeaderEdit> {
+    let mut edits = Edits::new(standing);
+    Format::ALL.iter().flat_map(|format| headers_of(*format)).for_each(|name| edits.remove(*name));
+    edits.remove(Name::Tracestate);
+    edits.remove(Name::Sw8X);
     edits.into_list()
 }
 
@@ -310,6 +325,19 @@ mod tests {
     }
 
     #[test]
+    fn a_format_of_64_bits_does_not_cut_an_id_that_stands_whole() {
+        let half = "8448eb211c80319c-00f067aa0ba902b7-1";
+        let both = [("b3", half), ("traceparent", TRACEPARENT_VALUE), ("tracestate", "a=1")];
+        let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7");
+        let b3_first = [Format::B3, Format::TraceContext];
+        check(&b3_first, &both, remote(trace, span, ParentDecision::Sample, "a=1"), &[]);
+        // Another trace is another trace.
+        let other = [("b3", "8448eb211c80319d-00f067aa0ba902b7-1"), both[1], both[2]];
+        let short = "00000000000000008448eb211c80319d";
+        check(&b3_first, &other, remote(short, span, ParentDecision::Sample, ""), &[]);
+    }
+
+    #[test]
     fn an_invalid_format_is_told_also_beside_a_valid_one() {
         check(&ALL, &[("traceparent", "x"), ("b3", B3_VALUE)], b3(), &[Format::TraceContext]);
         check(&ALL, &[("traceparent", TRACEPARENT_VALUE), ("b3", "")], w3c(""), &[Format::B3]);
@@ -417,6 +445,7 @@ mod tests {
             ("uber-trace-id", "1:1:0:1"),
             ("uberctx-user", "a"),
             ("sw8", ""),
+            ("sw8-x", "1-5"),
             ("baggage", "a=1"),
         ]
         .into_iter()
@@ -428,13 +457,15 @@ mod tests {
             super::inject(inject, &[Format::B3], &Standing::of(&headers), &outgoing)
         };
         let b3 = set("b3", "0af7651916cd43dd8448eb211c80319c-00000000000000cd-1");
-        let others = [remove("uber-trace-id"), remove("sw8")];
+        let others = [remove("uber-trace-id"), remove("sw8"), remove("sw8-x")];
         let mut with_w3c = vec![set("traceparent", OURS), remove("tracestate"), b3.clone()];
         with_w3c.extend(others.clone());
         assert_eq!(alone(&[Format::TraceContext]), with_w3c);
         let mut without = vec![remove("tracestate"), b3];
         without.extend(others);
         assert_eq!(alone(&[]), without);
+        let forgotten = ["b3", "uber-trace-id", "sw8", "tracestate", "sw8-x"].map(remove);
+        assert_eq!(forget(&Standing::of(&headers)), forgotten);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::edits::Edits;
 use super::ids;
 use super::standing::{Name, Standing};
-use super::text::{push_hex, trim_ows};
+use super::text::{hex, trim_ows};
 use super::{Incoming, Malformed, Outgoing, ParentDecision, RemoteContext, TraceState};
 use crate::model::TraceFlags;
 
@@ -46,8 +46,8 @@ pub(super) fn inject(edits: &mut Edits<'_>, outgoing: &Outgoing<'_>) {
         HEADERS.iter().for_each(|name| edits.remove(*name));
         return;
     }
-    edits.set(Name::OtTracerTraceId, hex(trace_id.to_be_bytes()));
-    edits.set(Name::OtTracerSpanId, hex(context.span_id.to_bytes()));
+    edits.set(Name::OtTracerTraceId, hex(&trace_id.to_be_bytes()));
+    edits.set(Name::OtTracerSpanId, hex(&context.span_id.to_bytes()));
     let sampled = if context.flags.has(TraceFlags::SAMPLED) { "true" } else { "false" };
     edits.set(Name::OtTracerSampled, sampled.to_owned());
 }
@@ -60,12 +60,6 @@ fn decision(sampled: Option<&[u8]>) -> Result<ParentDecision, Malformed> {
         Some(b"1" | b"true") => Ok(ParentDecision::Sample),
         Some(_) => Err(Malformed::Field("unknown value of ot-tracer-sampled")),
     }
-}
-
-fn hex(bytes: [u8; 8]) -> String {
-    let mut out = String::with_capacity(16);
-    push_hex(&mut out, &bytes);
-    out
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use base64::Engine as _;
 
 use super::edits::Edits;
 use super::standing::{Name, Standing};
-use super::text::{BASE64_PADDED, from_base64, push_hex, trim_ows};
+use super::text::{BASE64_PADDED, from_base64, hex, push_hex, trim_ows};
 use super::{Incoming, Malformed, Outgoing, ParentDecision, RemoteContext, TraceState, ids};
 use crate::model::{Headers, IdError, SpanId, TraceFlags, TraceId};
 
@@ -152,12 +152,6 @@ fn address(headers: &Headers) -> &[u8] {
 fn push_text(out: &mut String, text: &[u8]) {
     out.push('-');
     BASE64_PADDED.encode_string(text, out);
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(32);
-    push_hex(&mut out, bytes);
-    out
 }
 
 /// Characters that the protocol allows in the name of a service, and in that of an instance.

@@ -90,6 +90,13 @@ pub(super) fn is_token(text: &[u8]) -> bool {
         && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
+/// `bytes` in lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    push_hex(&mut out, bytes);
+    out
+}
+
 /// The two digits of a byte, from a table of all of them: one copy in place of two pushes.
 fn pair(byte: u8) -> &'static str {
     let at = usize::from(byte).saturating_mul(2);
