@@ -7,6 +7,10 @@ use crate::matching::Facts;
 use crate::model::TraceId;
 use crate::propagation::ParentDecision;
 
+mod probability;
+
+pub use probability::{OtMember, Randomness, Threshold};
+
 /// Whether a span is recorded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
