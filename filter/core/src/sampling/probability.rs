@@ -29,8 +29,8 @@ const KEY: &str = "ot";
 pub struct Threshold(u64);
 
 impl Threshold {
-    /// Of a rate, with four significant digits, which leaves it within a ten-thousandth of the
-    /// rate; `None` for rates below 2^-56, which keep nothing.
+    /// Of a rate, with four significant digits, which keeps a share within 1/8,000 of the rate;
+    /// `None` for rates below 2^-56, which keep nothing.
     #[must_use]
     pub fn of(rate: Rate) -> Option<Self> {
         Self::exact(rate).map(|threshold| threshold.rounded(PRECISION))
@@ -162,12 +162,6 @@ impl<'a> OtMember<'a> {
         Self { threshold, randomness, flawed, others }
     }
 
-    /// The randomness of the trace `id`.
-    #[must_use]
-    pub fn randomness_of(&self, id: TraceId) -> Randomness {
-        self.randomness.unwrap_or_else(|| Randomness::of(id))
-    }
-
     /// `state` with this member saying `threshold`.
     ///
     /// What says so already goes on as it came. A member that would be longer than 256
@@ -219,4 +213,163 @@ fn hex(digits: &str) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn rate(share: f64) -> Rate {
+        Rate::new(share).unwrap()
+    }
+
+    fn threshold(bits: u64) -> Option<Threshold> {
+        Some(Threshold(bits))
+    }
+
+    #[test]
+    fn thresholds_of_rates() {
+        for (share, exact, rounded) in [
+            (1.0, threshold(0), "0"),
+            (0.5, threshold(0x80_0000_0000_0000), "8"),
+            (0.25, threshold(0xc0_0000_0000_0000), "c"),
+            (0.1, threshold(0xe6_6666_6666_6666), "e666"),
+            (0.05, threshold(0xf3_3333_3333_3333), "f3333"),
+            (1.0 / 3.0, threshold(0xaa_aaaa_aaaa_aaac), "aaab"),
+            (0.999, threshold(0x00_4189_374b_c6a8), "0042"),
+            (2.0_f64.powi(-55), threshold(RANGE - 2), "fffffffffffffe"),
+            (2.0_f64.powi(-56), threshold(RANGE - 1), "ffffffffffffff"),
+        ] {
+            assert_eq!(Threshold::exact(rate(share)), exact, "{share}");
+            let text = Threshold::of(rate(share)).map(|threshold| threshold.to_string());
+            assert_eq!(text.as_deref(), Some(rounded), "{share}");
+        }
+        for never in [0.0, 2.0_f64.powi(-57), f64::MIN_POSITIVE] {
+            assert_eq!(Threshold::of(rate(never)), None, "{never}");
+        }
+    }
+
+    #[test]
+    fn a_rounded_threshold_stays_close() {
+        let mut share = 1.0;
+        while share > 2.0_f64.powi(-40) {
+            let Threshold(rounded) = Threshold::of(rate(share)).unwrap();
+            #[expect(clippy::cast_precision_loss, reason = "few digits are set")]
+            let again = (RANGE - rounded) as f64 / RANGE as f64;
+            assert!((again / share - 1.0).abs() < 1.0 / 8_000.0, "{share}: {again}");
+            share *= 0.99;
+        }
+    }
+
+    #[test]
+    fn a_threshold_and_its_text() {
+        for (text, bits, again) in [
+            ("0", 0, "0"),
+            ("00000000000000", 0, "0"),
+            ("8", 0x80_0000_0000_0000, "8"),
+            ("1000", 0x10_0000_0000_0000, "1"),
+            ("04", 0x04_0000_0000_0000, "04"),
+            ("FfBe77", 0xff_be77_0000_0000, "ffbe77"),
+            ("00000000000001", 1, "00000000000001"),
+            ("10000000000010", 0x10_0000_0000_0010, "1000000000001"),
+            ("ffffffffffffff", RANGE - 1, "ffffffffffffff"),
+        ] {
+            let parsed = Threshold::from_hex(text);
+            assert_eq!(parsed, threshold(bits), "{text}");
+            assert_eq!(parsed.unwrap().to_string(), again);
+        }
+        for bad in ["", "g", "+8", "-8", " 8", "0x8", "\u{e9}", "000000000000000"] {
+            assert_eq!(Threshold::from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn randomness_and_its_text() {
+        for text in ["00000000000000", "01020304050607", "ffffffffffffff"] {
+            let text_again = Randomness::from_hex(text).map(|randomness| randomness.to_string());
+            assert_eq!(text_again.as_deref(), Some(text));
+        }
+        for bad in ["", "1020304050607", "001020304050607", "+1020304050607", "0102030405060g"] {
+            assert_eq!(Randomness::from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_the_low_56_bits_of_an_id_decide() {
+        let id = |low| TraceId::from_halves(u64::MAX, low).unwrap();
+        let half = Threshold::of(rate(0.5)).unwrap();
+        assert!(half.keeps(Randomness::of(id(0x0080_0000_0000_0000))));
+        assert!(!half.keeps(Randomness::of(id(0xff7f_ffff_ffff_ffff))));
+        assert!(Threshold::of(Rate::ALL).unwrap().keeps(Randomness::of(id(0))));
+    }
+
+    fn state(list: &str) -> TraceState {
+        TraceState::parse([list.as_bytes()]).unwrap()
+    }
+
+    #[track_caller]
+    fn check(before: &str, threshold: Option<&str>, after: &str) {
+        let threshold = threshold.map(|text| Threshold::from_hex(text).unwrap());
+        let before = state(before);
+        let member = OtMember::of(&before).unwrap_or_default();
+        assert_eq!(member.write(&before, threshold).as_str(), after, "{before:?}");
+    }
+
+    #[test]
+    fn what_says_so_already_goes_on_as_it_came() {
+        let said = "a=1,ot=p:8;rv:D29d6a7215ced0;th:8000;r:62,b=2";
+        check(said, Some("8"), said);
+        check("a=1,ot=p:8", None, "a=1,ot=p:8");
+        check("a=1", None, "a=1");
+    }
+
+    #[test]
+    fn a_threshold_is_written_in_front_and_the_rest_is_kept() {
+        check("", Some("0"), "ot=th:0");
+        check("a=1", Some("8"), "ot=th:8,a=1");
+        check("a=1,ot=th:8,b=2", Some("c"), "ot=th:c,a=1,b=2");
+        let long = "a=1,ot=p:8;rv:d29d6a7215ced0;th:8;r:62";
+        check(long, Some("ffbe77"), "ot=th:ffbe77;rv:d29d6a7215ced0;p:8;r:62,a=1");
+    }
+
+    #[test]
+    fn a_threshold_is_erased_and_an_empty_member_with_it() {
+        check("a=1,ot=th:8,b=2", None, "a=1,b=2");
+        check("ot=th:8", None, "");
+        check("a=1,ot=p:8;th:8", None, "ot=p:8,a=1");
+    }
+
+    #[test]
+    fn what_says_nothing_goes() {
+        check("ot=th:x;rv:d29d6a7215ced0", None, "ot=rv:d29d6a7215ced0");
+        check("ot=rv:x", None, "");
+        check("ot=a;b;", None, "ot=a;b");
+        // Of a list out of the grammar neither is believed.
+        for list in ["th:8;", "th:8;A:1", "th:8;a", "th:8;th:8", "th:8;a:\u{7e}", " th:8", ":;th:8"]
+        {
+            assert_eq!(OtMember::parse(list).threshold, None, "{list}");
+        }
+        check("ot=rv:d29d6a7215ced0;x;th:8", Some("c"), "ot=th:c;x");
+    }
+
+    #[test]
+    fn a_member_at_its_limit_loses_the_threshold_rather_than_the_rest() {
+        let full = format!("x:{}", "_".repeat(251));
+        let long = format!("ot={full};");
+        assert_eq!(long.len(), "ot=".len() + 254);
+        check(&format!("ot={full}"), Some("0"), &format!("ot={full}"));
+        let other = format!("x:{}", "_".repeat(249));
+        check(&format!("ot=th:8;{other}"), Some("c"), &format!("ot=th:c;{other}"));
+        check(&format!("ot=th:8;{other}"), Some("ce"), &format!("ot={other}"));
+    }
+
+    #[test]
+    fn of_33_members_the_last_goes() {
+        let members: Vec<String> = (0..32).map(|i| format!("k{i}=v")).collect();
+        let after = format!("ot=th:8,{}", members.get(..31).unwrap().join(","));
+        check(&members.join(","), Some("8"), &after);
+    }
 }
