@@ -9,7 +9,7 @@ use std::time::Duration;
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
 use meshweft_core::export::Outcome;
-use meshweft_core::model::{HeaderEdit, Headers, MonoNanos};
+use meshweft_core::model::{HeaderEdit, Headers, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::Stream;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -80,7 +80,7 @@ impl Hop {
     fn export(&mut self) -> Vec<Span> {
         let mut spans = Vec::new();
         self.now = self.now.after(Duration::from_secs(1));
-        for call in self.plugin.on_tick(self.now).calls {
+        for call in self.plugin.on_tick(self.now, UnixNanos::default()).calls {
             let outcome = Outcome::Answered { status: 200, retry_after: None, body: b"" };
             self.plugin.on_outcome(call.id, &outcome, self.now, &mut self.rng);
             let body = ExportTraceServiceRequest::decode(&*call.body).unwrap();

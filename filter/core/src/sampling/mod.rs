@@ -1,15 +1,17 @@
 //! The head decision: what is recorded, and why.
 
-use std::borrow::Cow;
-
-use crate::config::{ParentPolicy, Sampling};
-use crate::matching::Facts;
-use crate::model::TraceId;
-use crate::propagation::ParentDecision;
-
+mod index;
 mod probability;
 
+use std::borrow::Cow;
+
+use index::Index;
 pub use probability::{OtMember, Randomness, Threshold};
+
+use crate::config::{ParentPolicy, Rule, Sampling};
+use crate::matching::Facts;
+use crate::model::{TraceId, UnixNanos};
+use crate::propagation::ParentDecision;
 
 /// Whether a span is recorded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,21 +85,42 @@ impl Origin {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    index: Index,
+    /// The time of the last tick.
+    wall: UnixNanos,
 }
 
 impl Sampler {
     /// A sampler that decides as `sampling` says.
     #[must_use]
     pub fn new(sampling: &Sampling) -> Self {
-        Self { sampling: sampling.clone() }
+        let matches = sampling.rules.iter().map(|rule| &rule.matches);
+        let index = Index::new(matches);
+        Self { sampling: sampling.clone(), index, wall: UnixNanos::default() }
+    }
+
+    /// Takes in what the time is: rules that have expired are void from now on.
+    pub const fn on_tick(&mut self, wall: UnixNanos) {
+        self.wall = wall;
+    }
+
+    /// The names of the rules that have expired.
+    pub fn expired(&self) -> impl Iterator<Item = &str> {
+        let expired = self.sampling.rules.iter().filter(|rule| self.has_expired(rule));
+        expired.map(|rule| rule.name.as_str())
+    }
+
+    fn has_expired(&self, rule: &Rule) -> bool {
+        rule.until.is_some_and(|until| until <= self.wall)
     }
 
     /// Decides for a request.
     pub fn decide(&mut self, facts: &Facts<'_>, origin: Origin) -> Decision {
-        let mut rules = self.sampling.rules.iter().enumerate();
-        let matched = rules.find(|(_, rule)| facts.fit(&rule.matches));
-        let rule = matched.map(|(index, _)| index);
-        let policy = matched.and_then(|(_, rule)| rule.parent).unwrap_or(self.sampling.parent);
+        let rules = &self.sampling.rules;
+        let fits = |rule: &Rule| !self.has_expired(rule) && facts.fit(&rule.matches);
+        let rule = self.index.first(facts, |rule| rules.get(rule).is_some_and(fits));
+        let matched = rule.and_then(|rule| rules.get(rule));
+        let policy = matched.and_then(|rule| rule.parent).unwrap_or(self.sampling.parent);
         if let Some(verdict) = by_parent(policy, origin.parent) {
             // A threshold that would not have kept the trace says nothing of why it was kept.
             let threshold = origin.threshold.filter(|threshold| {
@@ -105,7 +128,7 @@ impl Sampler {
             });
             return Decision { verdict, reason: Reason::Parent, rule, threshold };
         }
-        let rate = matched.and_then(|(_, rule)| rule.rate).unwrap_or(self.sampling.rate);
+        let rate = matched.and_then(|rule| rule.rate).unwrap_or(self.sampling.rate);
         let threshold = Threshold::of(rate).filter(|threshold| threshold.keeps(origin.randomness));
         Decision {
             verdict: if threshold.is_some() { Verdict::RecordAndSample } else { Verdict::Drop },
@@ -258,6 +281,39 @@ mod tests {
                 },
                 "{path} {parent:?} {id}"
             );
+        }
+    }
+
+    #[test]
+    fn an_expired_rule_is_void_and_the_next_one_decides() {
+        let mut sampler = sampler(
+            r#"{"rate": 0, "rules": [
+                {"name": "incident", "match": {"path": {"prefix": "/pay"}}, "rate": 1,
+                    "until": "1970-01-01T00:00:10Z"},
+                {"name": "pay", "match": {"path": "/pay"}, "rate": 0},
+                {"name": "short", "match": {"path": "/pay"}, "until": "1970-01-01T00:00:05Z"}]}"#,
+        );
+        let headers = get("/pay");
+        for (wall, verdict, rule, expired) in [
+            (0, YES, 0, &[][..]),
+            (4_999_999_999, YES, 0, &[]),
+            (5_000_000_000, YES, 0, &["short"]),
+            (9_999_999_999, YES, 0, &["short"]),
+            (10_000_000_000, NO, 1, &["incident", "short"]),
+            (u64::MAX, NO, 1, &["incident", "short"]),
+        ] {
+            sampler.on_tick(UnixNanos(wall));
+            assert_eq!(
+                sampler.decide(&facts(&headers), origin(None, low())),
+                Decision {
+                    verdict,
+                    reason: Reason::Rule(rule),
+                    rule: Some(rule),
+                    threshold: kept(verdict, Reason::Rule(rule), 1.0)
+                },
+                "{wall}"
+            );
+            assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
         }
     }
 
