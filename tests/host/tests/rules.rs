@@ -44,3 +44,16 @@ fn an_expired_rule_is_named_once_and_a_rule_expires_at_a_tick() {
     let warnings = host.state().logged(LogLevel::Warn);
     assert_eq!(warnings, ["meshweft: sampling rules that have expired are ignored: last-year"]);
 }
+
+/// As deep as JSON may go: reading, indexing and asking fit the stack of the VM.
+#[test]
+fn what_is_not_not_goes_deep() {
+    const DEPTH: usize = 120;
+    let [open, close] = [r#"{"not": "#, "}"].map(|part| part.repeat(DEPTH));
+    let matches = format!(r#"{open}{{"method": "GET"}}{close}"#);
+    let (mut host, root) = boot_with(&format!(
+        r#"{{"export": {{"cluster": "otel-collector"}}, "sampling": {{"rate": 0, "rules": [
+            {{"name": "r", "match": {matches}, "rate": 1}}]}}}}"#
+    ));
+    assert!(recorded(&mut host, root));
+}

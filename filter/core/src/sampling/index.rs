@@ -270,8 +270,11 @@ mod tests {
 
     const SIDE: Side = Side::Always(Direction::Inbound);
 
+    /// The headers of a request, the rule that is found, the rules that are asked.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<usize>, &'a [usize]);
+
     #[track_caller]
-    fn check(rules: &[&str], cases: &[(&[(&str, &str)], Option<usize>, &[usize])]) {
+    fn check(rules: &[&str], cases: &[Case<'_>]) {
         let matches = matches(rules);
         let index = Index::new(matches.iter());
         for (headers, rule, asked) in cases {
