@@ -3,19 +3,21 @@
 
 use meshweft_core::config::{AccessLogField, Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
-use meshweft_core::model::{Exchange, Format, HeaderEdit, Headers, SpanId, TraceId};
+use meshweft_core::model::{Exchange, Format, HeaderEdit, Headers, SpanId, TraceId, UnixNanos};
 use meshweft_core::propagation::{
     Incoming, ParentDecision, RemoteContext, Standing, TraceState, baggage_attributes,
     carry_baggage, extract,
 };
-use meshweft_core::sampling::{Decision, Reason, Verdict, decide};
+use meshweft_core::sampling::{Decision, Origin, Reason, Sampler, Verdict};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
+const GRPC: &str = include_str!("../../../config-examples/grpc.json");
 const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
+const INCIDENT: &str = include_str!("../../../config-examples/incident.json");
 const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
 const MIXED_FORMATS: &str = include_str!("../../../config-examples/mixed-formats.json");
 const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
@@ -68,7 +70,9 @@ fn decided(
     let pairs = [(":method", method), (":path", path), (":authority", authority), header];
     let headers: Headers = pairs.into_iter().collect();
     let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
-    let Decision { verdict, reason, .. } = decide(&config.sampling, &facts, parent, id(share));
+    let mut sampler = Sampler::new(&config.sampling);
+    let Decision { verdict, reason, .. } =
+        sampler.decide(&facts, Origin::new(id(share), parent, None));
     let reason = match reason {
         Reason::Default => "default".to_owned(),
         Reason::Parent => "parent".to_owned(),
@@ -105,6 +109,48 @@ fn minimal() {
         ],
     );
     assert_eq!(config(MINIMAL).export.unwrap().cluster, "otel-collector");
+}
+
+#[test]
+fn incident() {
+    let probe = ("user-agent", "kube-probe/1.30");
+    let orders = "GET cart.payments.svc.cluster.local:80/orders/7";
+    check(
+        INCIDENT,
+        &[
+            (orders, NONE, None, 0.03, true, "incident"),
+            (orders, NONE, DROPPED, 0.03, true, "incident"),
+            (orders, probe, DROPPED, 0.03, false, "parent"),
+            ("GET cart.payments.svc.cluster.local/", NONE, None, 0.03, false, "default"),
+            ("GET cart.shop.svc.cluster.local/orders/7", NONE, None, 0.96, true, "default"),
+        ],
+    );
+    // 18:00 UTC on 2030-07-01.
+    let end = 1_909_159_200_000_000_000;
+    let config = config(INCIDENT);
+    for (wall, expired) in [(end - 1, &[][..]), (end, &["incident"])] {
+        let mut sampler = Sampler::new(&config.sampling);
+        sampler.on_tick(UnixNanos(wall));
+        assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
+    }
+}
+
+#[test]
+fn grpc() {
+    let grpc = ("content-type", "application/grpc+proto");
+    let json = ("content-type", "application/json");
+    check(
+        GRPC,
+        &[
+            ("POST shop/grpc.health.v1.Health/Check", grpc, SAMPLED, 0.995, false, "health"),
+            ("POST shop/shop.v1.Cart/AddItem", grpc, None, 0.03, true, "writes"),
+            ("POST shop/shop.v1.Cart/DeleteAll", grpc, None, 0.03, true, "writes"),
+            ("POST shop/shop.v1.Cart/List", grpc, None, 0.03, false, "default"),
+            ("POST shop/shop.v1.Cart/List", grpc, None, 0.92, true, "default"),
+            ("POST shop/shop.v1.Cart/AddItem", json, None, 0.96, false, "plain-http"),
+            ("POST shop/shop.v1.Cart/AddItem", json, None, 0.995, true, "plain-http"),
+        ],
+    );
 }
 
 #[test]
@@ -300,7 +346,9 @@ fn every_file_is_asked() {
             "b3-mesh.json",
             "debug.json",
             "edge-gateway.json",
+            "grpc.json",
             "health-checks.json",
+            "incident.json",
             "minimal.json",
             "mixed-formats.json",
             "production.json"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
 use meshweft_core::export::{ExportCall, Outcome};
-use meshweft_core::model::{HeaderEdit, Headers, MonoNanos};
+use meshweft_core::model::{HeaderEdit, Headers, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::{RequestEffects, Stream, TRACE_ID_STATE};
 use rand::SeedableRng;
@@ -109,7 +109,12 @@ impl Worker {
 
     fn tick(&mut self) -> Vec<ExportCall> {
         self.now = self.now.after(Duration::from_secs(1));
-        self.plugin.on_tick(self.now).calls
+        self.plugin.on_tick(self.now, self.wall()).calls
+    }
+
+    /// Clocks began together, in 1970.
+    const fn wall(&self) -> UnixNanos {
+        UnixNanos(self.now.0)
     }
 
     fn answer(&mut self, call: &ExportCall, status: u16) {
@@ -200,7 +205,7 @@ fn an_invalid_context_restarts_the_trace_and_is_counted() {
     let edits = worker.serve(&request(&[("traceparent", &incoming), ("tracestate", "a=1")]));
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
     assert_ne!(forwarded.get(3..35), Some(TRACE));
-    assert_eq!(edits.get("tracestate"), Some(&None));
+    assert_eq!(edits.get("tracestate"), Some(&Some("ot=th:0".to_owned())));
     let mut metrics = worker.metrics();
     metrics.retain(|name, _| !name.starts_with("meshweft_queue"));
     assert_eq!(
@@ -296,8 +301,8 @@ fn on_its_way_out_an_instance_waits_for_its_spans() {
     assert!(!worker.plugin.on_shutdown(worker.now));
     let call = worker.tick().pop().unwrap();
     worker.answer(&call, 200);
-    assert!(worker.plugin.on_tick(worker.now).done);
-    assert!(!worker.plugin.on_tick(worker.now).done);
+    assert!(worker.plugin.on_tick(worker.now, worker.wall()).done);
+    assert!(!worker.plugin.on_tick(worker.now, worker.wall()).done);
     // A request that had been open all the time ends after that: lost, but counted.
     worker.metrics();
     worker.serve(&request(&[]));
@@ -312,7 +317,7 @@ fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
     let call = worker.tick().pop().unwrap();
     worker.plugin.on_outcome(call.id, &Outcome::NotSent, worker.now, &mut worker.rng);
     worker.now = worker.now.after(Duration::from_secs(400));
-    assert!(worker.plugin.on_tick(worker.now).done);
+    assert!(worker.plugin.on_tick(worker.now, worker.wall()).done);
     let metrics = worker.metrics();
     let dropped = ["shutdown", "retries_exhausted"]
         .map(|cause| metrics.get(&format!("meshweft_dropped_{cause}")).copied().unwrap_or(0));
@@ -326,7 +331,7 @@ fn what_is_counted_as_lost_is_not_sent() {
     worker.serve(&request(&[]));
     assert!(!worker.plugin.on_shutdown(worker.now));
     worker.now = worker.now.after(Duration::from_secs(300));
-    let tick = worker.plugin.on_tick(worker.now);
+    let tick = worker.plugin.on_tick(worker.now, worker.wall());
     assert_eq!((tick.calls, tick.done), (vec![], true));
     let metrics = worker.metrics();
     assert_eq!(metrics.get("meshweft_dropped_shutdown"), Some(&1));
@@ -360,13 +365,47 @@ fn stranger() -> Told {
 }
 
 #[test]
+fn a_rule_expires_by_itself() {
+    let mut worker = Worker::new(
+        r#"{"export": {"cluster": "collector"}, "sampling": {"rate": 0, "rules": [
+            {"name": "gone", "rate": 1, "until": "1970-01-01T00:01:40Z"},
+            {"name": "incident", "match": {"host": "shop"}, "rate": 1,
+                "until": "1970-01-01T00:02:00.5Z"}]}}"#,
+    );
+    worker.now = MonoNanos(100_000_000_000);
+    let warning = "sampling rules that have expired are ignored: gone";
+    assert_eq!(worker.plugin.on_start(worker.wall()), Some(warning.to_owned()));
+    let mut recorded = Vec::new();
+    for second in 100..130 {
+        worker.tick();
+        worker.serve(&request(&[]));
+        if worker.metrics().contains_key("meshweft_sampled") {
+            recorded.push(second);
+        }
+    }
+    // A round's tick comes a second after its number: that of round 120, at 121 s, is the first after 120.5 s.
+    assert_eq!(recorded, (100..120).collect::<Vec<_>>());
+}
+
+#[test]
+fn many_expired_rules_are_one_line() {
+    let rule = |i| format!(r#"{{"name": "r{i}", "until": "1970-01-01T00:00:00Z"}}"#);
+    let rules: Vec<_> = (0..20).map(rule).collect();
+    let mut worker = Worker::new(&format!(r#"{{"sampling": {{"rules": [{}]}}}}"#, rules.join(",")));
+    let warning = "sampling rules that have expired are ignored: \
+        r0, r1, r2, r3, r4, r5, r6, r7 and 12 more";
+    assert_eq!(worker.plugin.on_start(UnixNanos(0)), Some(warning.to_owned()));
+    assert_eq!(Worker::new(EXPORTING).plugin.on_start(UnixNanos(u64::MAX)), None);
+}
+
+#[test]
 fn a_restarted_trace_has_nothing_of_what_came_in() {
     let mut worker = Worker::exporting(r#"{"trust": "restart"}"#);
     let edits = worker.serve(&stranger());
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
     assert_ne!(forwarded.get(3..35), Some(TRACE));
     assert_eq!(forwarded.get(52..), Some("-03"), "the rate decides, and the id is random");
-    assert_eq!(edits.get("tracestate"), Some(&None));
+    assert_eq!(edits.get("tracestate"), Some(&Some("ot=th:0".to_owned())));
     let ids = forwarded.get(3..52).unwrap();
     assert_eq!(edits.get("b3"), Some(&Some(format!("{ids}-1"))));
     assert_eq!(edits.get("x-b3-traceid"), Some(&forwarded.get(3..35).map(str::to_owned)));
@@ -410,7 +449,7 @@ fn a_linked_trace_is_a_new_one_that_names_the_old() {
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
     assert_ne!(forwarded.get(3..35), Some(TRACE));
     assert_eq!(forwarded.get(52..), Some("-03"));
-    assert_eq!(edits.get("tracestate"), Some(&None));
+    assert_eq!(edits.get("tracestate"), Some(&Some("ot=th:0".to_owned())));
     let call = worker.tick().pop().unwrap();
     // Field 13, a link: ids, tracestate, and flags that say random, remote.
     let (trace, parent) = (hex::decode(TRACE).unwrap(), hex::decode(PARENT).unwrap());

@@ -83,6 +83,17 @@ impl TraceState {
         Ok(self.put(key, value))
     }
 
+    /// This list without the member `key`.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Self {
+        let rest: Vec<&str> = self
+            .0
+            .split(',')
+            .filter(|member| member.split_once('=').is_none_or(|(other, _)| other != key))
+            .collect();
+        Self(rest.join(","))
+    }
+
     /// The members of both lists, those of this one in front.
     #[must_use]
     pub(super) fn over(&self, older: Self) -> Self {
@@ -226,6 +237,16 @@ mod tests {
         ] {
             assert_eq!(list(before).with("dd", "s:1"), Ok(list(after)), "{before:?}");
         }
+    }
+
+    #[test]
+    fn a_member_that_is_taken_out_leaves_the_others() {
+        let state = list("a=1,b=2,ab=3");
+        assert_eq!(state.without("a"), list("b=2,ab=3"));
+        assert_eq!(state.without("b"), list("a=1,ab=3"));
+        assert_eq!(state.without("c"), state);
+        assert_eq!(list("a=1").without("a"), TraceState::default());
+        assert_eq!(TraceState::default().without("a"), TraceState::default());
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! The head decision: what is recorded, and why.
 
+mod index;
+mod probability;
+
 use std::borrow::Cow;
 
-use crate::config::{ParentPolicy, Sampling};
+use index::Index;
+pub use probability::{OtMember, Randomness, Threshold};
+
+use crate::config::{ParentPolicy, Rule, Sampling};
 use crate::matching::Facts;
-use crate::model::TraceId;
+use crate::model::{TraceId, UnixNanos};
 use crate::propagation::ParentDecision;
 
 /// Whether a span is recorded.
@@ -50,35 +56,98 @@ pub struct Decision {
     pub reason: Reason,
     /// The index of the first rule that matched, whatever decided in the end.
     pub rule: Option<usize>,
+    /// The threshold by which the span was kept; `None` if its probability is unknown, as where
+    /// something else than a rate had a say, and where the span is not recorded.
+    pub threshold: Option<Threshold>,
 }
 
-/// Decides for a request. `parent` is `None` where no valid context and no decision came in.
-#[must_use]
-pub fn decide(
-    sampling: &Sampling,
-    facts: &Facts<'_>,
-    parent: Option<ParentDecision>,
-    trace_id: TraceId,
-) -> Decision {
-    let matched = sampling.rules.iter().enumerate().find(|(_, rule)| facts.fit(&rule.matches));
-    let rule = matched.map(|(index, _)| index);
-    let policy = matched.and_then(|(_, rule)| rule.parent).unwrap_or(sampling.parent);
-    let by_parent = match (policy, parent) {
+/// The trace that a decision is about, with what came in of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// What the parent decided; `None` where no valid context and no decision came in.
+    pub parent: Option<ParentDecision>,
+    /// The bits that thresholds are compared with.
+    pub randomness: Randomness,
+    /// The threshold by which the parent says that it was kept.
+    pub threshold: Option<Threshold>,
+}
+
+impl Origin {
+    /// Of the trace `id`, whose parent sent `ot`.
+    #[must_use]
+    pub fn new(id: TraceId, parent: Option<ParentDecision>, ot: Option<&OtMember<'_>>) -> Self {
+        let randomness = ot.and_then(|ot| ot.randomness).unwrap_or_else(|| Randomness::of(id));
+        Self { parent, randomness, threshold: ot.and_then(|ot| ot.threshold) }
+    }
+}
+
+/// Decides for the requests of one instance.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    index: Index,
+    /// The time of the last tick.
+    wall: UnixNanos,
+}
+
+impl Sampler {
+    /// A sampler that decides as `sampling` says.
+    #[must_use]
+    pub fn new(sampling: &Sampling) -> Self {
+        let matches = sampling.rules.iter().map(|rule| &rule.matches);
+        let index = Index::new(matches);
+        Self { sampling: sampling.clone(), index, wall: UnixNanos::default() }
+    }
+
+    /// Takes in what the time is: rules that have expired are void from now on.
+    pub const fn on_tick(&mut self, wall: UnixNanos) {
+        self.wall = wall;
+    }
+
+    /// The names of the rules that have expired.
+    pub fn expired(&self) -> impl Iterator<Item = &str> {
+        let expired = self.sampling.rules.iter().filter(|rule| self.has_expired(rule));
+        expired.map(|rule| rule.name.as_str())
+    }
+
+    fn has_expired(&self, rule: &Rule) -> bool {
+        rule.until.is_some_and(|until| until <= self.wall)
+    }
+
+    /// Decides for a request.
+    pub fn decide(&mut self, facts: &Facts<'_>, origin: Origin) -> Decision {
+        let rules = &self.sampling.rules;
+        let fits = |rule: &Rule| !self.has_expired(rule) && facts.fit(&rule.matches);
+        let rule = self.index.first(facts, |rule| rules.get(rule).is_some_and(fits));
+        let matched = rule.and_then(|rule| rules.get(rule));
+        let policy = matched.and_then(|rule| rule.parent).unwrap_or(self.sampling.parent);
+        if let Some(verdict) = by_parent(policy, origin.parent) {
+            // A threshold that would not have kept the trace says nothing of why it was kept.
+            let threshold = origin.threshold.filter(|threshold| {
+                verdict == Verdict::RecordAndSample && threshold.keeps(origin.randomness)
+            });
+            return Decision { verdict, reason: Reason::Parent, rule, threshold };
+        }
+        let rate = matched.and_then(|rule| rule.rate).unwrap_or(self.sampling.rate);
+        let threshold = Threshold::of(rate).filter(|threshold| threshold.keeps(origin.randomness));
+        Decision {
+            verdict: if threshold.is_some() { Verdict::RecordAndSample } else { Verdict::Drop },
+            reason: rule.map_or(Reason::Default, Reason::Rule),
+            rule,
+            threshold,
+        }
+    }
+}
+
+/// What a parent has decided, where that counts.
+const fn by_parent(policy: ParentPolicy, parent: Option<ParentDecision>) -> Option<Verdict> {
+    match (policy, parent) {
         (ParentPolicy::Respect, Some(ParentDecision::Debug | ParentDecision::Sample)) => {
             Some(Verdict::RecordAndSample)
         }
         (ParentPolicy::Respect, Some(ParentDecision::Drop)) => Some(Verdict::Drop),
         (ParentPolicy::Respect, Some(ParentDecision::Deferred) | None)
         | (ParentPolicy::Ignore, _) => None,
-    };
-    if let Some(verdict) = by_parent {
-        return Decision { verdict, reason: Reason::Parent, rule };
-    }
-    let rate = matched.and_then(|(_, rule)| rule.rate).unwrap_or(sampling.rate);
-    Decision {
-        verdict: if rate.keeps(trace_id) { Verdict::RecordAndSample } else { Verdict::Drop },
-        reason: rule.map_or(Reason::Default, Reason::Rule),
-        rule,
     }
 }
 
@@ -91,7 +160,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::config::{Config, Direction};
+    use crate::config::{Config, Direction, Rate};
     use crate::matching::Side;
     use crate::model::{Exchange, Headers};
 
@@ -111,9 +180,9 @@ mod tests {
         Facts::new(headers, &NoProperties, Side::Always(Direction::Inbound))
     }
 
-    fn sampling(json: &str) -> Sampling {
+    fn sampler(json: &str) -> Sampler {
         let json = format!(r#"{{"sampling": {json}}}"#);
-        Config::parse(json.as_bytes(), &|_| None).unwrap().sampling
+        Sampler::new(&Config::parse(json.as_bytes(), &|_| None).unwrap().sampling)
     }
 
     fn get(path: &str) -> Headers {
@@ -129,14 +198,24 @@ mod tests {
         TraceId::from_hex(b"000000000000000000fffffffffffffe").unwrap()
     }
 
+    fn origin(parent: Option<ParentDecision>, id: TraceId) -> Origin {
+        Origin::new(id, parent, None)
+    }
+
+    /// The threshold of what was kept by this rate.
+    fn kept(verdict: Verdict, reason: Reason, rate: f64) -> Option<Threshold> {
+        let by_rate = verdict == YES && reason != Reason::Parent;
+        by_rate.then(|| Threshold::of(Rate::new(rate).unwrap()).unwrap())
+    }
+
     const YES: Verdict = Verdict::RecordAndSample;
     const NO: Verdict = Verdict::Drop;
 
     #[test]
     fn parents_decide_where_they_are_respected() {
         use ParentDecision::{Debug, Deferred, Drop, Sample};
-        let respect = sampling(r#"{"rate": 0.5}"#);
-        let ignore = sampling(r#"{"rate": 0.5, "parent": "ignore"}"#);
+        let mut respect = sampler(r#"{"rate": 0.5}"#);
+        let mut ignore = sampler(r#"{"rate": 0.5, "parent": "ignore"}"#);
         let headers = get("/");
         for (parent, id, respected, reason, ignored) in [
             (None, low(), NO, Reason::Default, NO),
@@ -149,13 +228,23 @@ mod tests {
         ] {
             let facts = facts(&headers);
             assert_eq!(
-                decide(&respect, &facts, parent, id),
-                Decision { verdict: respected, reason, rule: None },
+                respect.decide(&facts, origin(parent, id)),
+                Decision {
+                    verdict: respected,
+                    reason,
+                    rule: None,
+                    threshold: kept(respected, reason, 0.5)
+                },
                 "{parent:?} {id}"
             );
             assert_eq!(
-                decide(&ignore, &facts, parent, id),
-                Decision { verdict: ignored, reason: Reason::Default, rule: None },
+                ignore.decide(&facts, origin(parent, id)),
+                Decision {
+                    verdict: ignored,
+                    reason: Reason::Default,
+                    rule: None,
+                    threshold: kept(ignored, Reason::Default, 0.5)
+                },
                 "{parent:?} {id}"
             );
         }
@@ -163,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_first_matching_rule_decides() {
-        let sampling = sampling(
+        let mut sampler = sampler(
             r#"{"rate": 0, "rules": [
                 {"name": "health", "match": {"path": {"prefix": "/health"}}, "rate": 0},
                 {"name": "edge", "match": {"path": {"prefix": "/edge"}}, "parent": "ignore"},
@@ -183,48 +272,128 @@ mod tests {
         ] {
             let headers = get(path);
             assert_eq!(
-                decide(&sampling, &facts(&headers), parent, id),
-                Decision { verdict, reason, rule: Some(rule) },
+                sampler.decide(&facts(&headers), origin(parent, id)),
+                Decision {
+                    verdict,
+                    reason,
+                    rule: Some(rule),
+                    threshold: kept(verdict, reason, if path == "/half" { 0.5 } else { 1.0 })
+                },
                 "{path} {parent:?} {id}"
             );
         }
     }
 
     #[test]
+    fn an_expired_rule_is_void_and_the_next_one_decides() {
+        let mut sampler = sampler(
+            r#"{"rate": 0, "rules": [
+                {"name": "incident", "match": {"path": {"prefix": "/pay"}}, "rate": 1,
+                    "until": "1970-01-01T00:00:10Z"},
+                {"name": "pay", "match": {"path": "/pay"}, "rate": 0},
+                {"name": "short", "match": {"path": "/pay"}, "until": "1970-01-01T00:00:05Z"}]}"#,
+        );
+        let headers = get("/pay");
+        for (wall, verdict, rule, expired) in [
+            (0, YES, 0, &[][..]),
+            (4_999_999_999, YES, 0, &[]),
+            (5_000_000_000, YES, 0, &["short"]),
+            (9_999_999_999, YES, 0, &["short"]),
+            (10_000_000_000, NO, 1, &["incident", "short"]),
+            (u64::MAX, NO, 1, &["incident", "short"]),
+        ] {
+            sampler.on_tick(UnixNanos(wall));
+            assert_eq!(
+                sampler.decide(&facts(&headers), origin(None, low())),
+                Decision {
+                    verdict,
+                    reason: Reason::Rule(rule),
+                    rule: Some(rule),
+                    threshold: kept(verdict, Reason::Rule(rule), 1.0)
+                },
+                "{wall}"
+            );
+            assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
+        }
+    }
+
+    #[test]
     fn a_rule_may_respect_what_the_configuration_ignores() {
-        let sampling = sampling(
+        let mut sampler = sampler(
             r#"{"parent": "ignore", "rate": 1, "rules": [
                 {"name": "inner", "match": {"host": "shop"}, "parent": "respect"}]}"#,
         );
         let headers = get("/");
         assert_eq!(
-            decide(&sampling, &facts(&headers), Some(ParentDecision::Drop), high()),
-            Decision { verdict: NO, reason: Reason::Parent, rule: Some(0) }
+            sampler.decide(&facts(&headers), origin(Some(ParentDecision::Drop), high())),
+            Decision { verdict: NO, reason: Reason::Parent, rule: Some(0), threshold: None }
         );
     }
 
     #[test]
+    fn a_parents_threshold_goes_on_if_it_kept_the_trace() {
+        use ParentDecision::{Debug, Deferred, Drop, Sample};
+        let mut sampler = sampler(r#"{"rate": 1}"#);
+        let headers = get("/");
+        let (all, half) = (Threshold::from_hex("0"), Threshold::from_hex("8"));
+        for (parent, id, ot, expected) in [
+            (Some(Sample), high(), "th:8", half),
+            (Some(Debug), high(), "th:8", half),
+            (Some(Sample), low(), "th:8", None),
+            (Some(Sample), low(), "rv:80000000000000;th:8", half),
+            (Some(Sample), high(), "rv:7fffffffffffff;th:8", None),
+            (Some(Sample), high(), "rv:80000000000000", None),
+            (Some(Drop), high(), "th:8", None),
+            (Some(Drop), low(), "th:8", None),
+            (Some(Deferred), low(), "th:8", all),
+            (None, low(), "", all),
+        ] {
+            let origin = Origin::new(id, parent, Some(&OtMember::parse(ot)));
+            let threshold = sampler.decide(&facts(&headers), origin).threshold;
+            assert_eq!(threshold, expected, "{parent:?} {id} {ot}");
+        }
+    }
+
+    #[test]
+    fn the_senders_randomness_counts_in_place_of_the_id() {
+        let mut sampler = sampler(r#"{"rate": 0.5, "parent": "ignore"}"#);
+        let headers = get("/");
+        for (id, ot, verdict) in [
+            (low(), "rv:80000000000000", YES),
+            (high(), "rv:7fffffffffffff", NO),
+            (high(), "rv:7fffffffffffff;", YES),
+        ] {
+            let origin = Origin::new(id, None, Some(&OtMember::parse(ot)));
+            assert_eq!(sampler.decide(&facts(&headers), origin).verdict, verdict, "{id} {ot}");
+        }
+    }
+
+    /// The chi-squared test of each rate, whose bound one run in a thousand would miss.
+    #[test]
     fn rates_are_met_and_monotone() {
+        const RATES: [f64; 4] = [0.001, 0.01, 0.1, 0.5];
         let mut rng = SmallRng::seed_from_u64(1);
         let headers = get("/");
-        let rates = [0.0, 0.001, 0.05, 0.25, 0.5, 0.9, 1.0];
-        let samplings = rates.map(|rate| sampling(&format!(r#"{{"rate": {rate}}}"#)));
-        let mut recorded = [0_u32; 7];
-        let n = 50_000_u32;
+        let facts = facts(&headers);
+        let mut samplers = RATES.map(|rate| sampler(&format!(r#"{{"rate": {rate}}}"#)));
+        let mut recorded = [0_u32; RATES.len()];
+        let n = if cfg!(debug_assertions) { 250_000_u32 } else { 1_000_000 };
         for _ in 0..n {
-            let id = TraceId::random(&mut rng);
+            let origin = origin(None, TraceId::random(&mut rng));
             let mut before = NO;
-            for (sampling, count) in samplings.iter().zip(&mut recorded) {
-                let verdict = decide(sampling, &facts(&headers), None, id).verdict;
-                assert!(before == NO || verdict == YES, "a larger rate lost {id}");
+            for (sampler, count) in samplers.iter_mut().zip(&mut recorded) {
+                let verdict = sampler.decide(&facts, origin).verdict;
+                assert!(before == NO || verdict == YES, "a larger rate lost {origin:?}");
                 before = verdict;
                 *count += u32::from(verdict == YES);
             }
         }
-        for (rate, count) in rates.into_iter().zip(recorded) {
+        for (rate, count) in RATES.into_iter().zip(recorded) {
             let expected = f64::from(n) * rate;
-            let deviation = (f64::from(n) * rate * (1.0 - rate)).sqrt();
-            assert!((f64::from(count) - expected).abs() <= 4.0 * deviation, "{rate}: {count}");
+            let difference = f64::from(count) - expected;
+            let chi_squared =
+                difference.powi(2) / expected + difference.powi(2) / (f64::from(n) - expected);
+            assert!(chi_squared < 10.83, "{rate}: {count}, {chi_squared}");
         }
     }
 }
