@@ -382,7 +382,8 @@ impl Case {
                 bytes += 9 * (name.len() + value.len());
             }
         }
-        members <= MAX_GAINED && bytes <= MAX_BYTES
+        // Each member may be gained by both of the keyed forms.
+        members <= MAX_GAINED / 2 && bytes <= MAX_BYTES
     }
 
     fn baggage_keeps_its_limits(&self) {
