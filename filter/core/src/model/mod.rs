@@ -6,6 +6,7 @@ mod format;
 mod headers;
 mod id;
 mod metric;
+pub mod shared;
 mod time;
 
 pub use exchange::{Exchange, HeaderEdit};
@@ -15,4 +16,5 @@ pub use headers::Headers;
 pub(crate) use id::hex_digit;
 pub use id::{IdError, SpanId, TraceId};
 pub use metric::{Metric, MetricId, MetricKind, MetricUpdate, Metrics};
+pub use shared::{Shared, SharedError};
 pub use time::{MonoNanos, UnixNanos};
