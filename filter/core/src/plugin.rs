@@ -8,6 +8,7 @@ use crate::config::{Config, Direction};
 use crate::export::{CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos};
+use crate::sampling::Sampler;
 use crate::span::{Node, Span, SpanKind, resource};
 
 /// The longest time between ticks, so that retries and metrics do not wait for a long interval.
@@ -31,6 +32,8 @@ pub struct Plugin {
     exporter: Option<Exporter>,
     phase: Phase,
     native_tracer_seen: bool,
+    /// What decides about requests.
+    pub sampler: Sampler,
     /// Counts of everything that happens to requests and spans.
     pub metrics: Metrics,
 }
@@ -67,6 +70,7 @@ impl Plugin {
             exporter: config.export.as_ref().map(|export| Exporter::new(export, &resource)),
             phase: Phase::Serving,
             native_tracer_seen: false,
+            sampler: Sampler::new(&config.sampling),
             metrics: Metrics::new(rule_metrics(&config)),
             config,
         }

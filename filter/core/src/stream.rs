@@ -9,7 +9,7 @@ use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
-use crate::sampling::{self, Decision, Verdict};
+use crate::sampling::{Decision, Verdict};
 use crate::span::{self, Link, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
@@ -153,7 +153,7 @@ fn begin(
     }
 
     let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);
-    let decision = sampling::decide(&plugin.config().sampling, &facts, parent, trace_id);
+    let decision = plugin.sampler.decide(&facts, parent, trace_id);
     if let Some(rule) = decision.rule {
         plugin.metrics.add_rule(rule);
     }

@@ -5,7 +5,7 @@ use meshweft_core::config::{Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{Exchange, Format, Headers, TraceId};
 use meshweft_core::propagation::ParentDecision;
-use meshweft_core::sampling::{Decision, Reason, Verdict, decide};
+use meshweft_core::sampling::{Decision, Reason, Sampler, Verdict};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -64,7 +64,8 @@ fn decided(
     let pairs = [(":method", method), (":path", path), (":authority", authority), header];
     let headers: Headers = pairs.into_iter().collect();
     let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
-    let Decision { verdict, reason, .. } = decide(&config.sampling, &facts, parent, id(share));
+    let mut sampler = Sampler::new(&config.sampling);
+    let Decision { verdict, reason, .. } = sampler.decide(&facts, parent, id(share));
     let reason = match reason {
         Reason::Default => "default".to_owned(),
         Reason::Parent => "parent".to_owned(),

@@ -52,33 +52,51 @@ pub struct Decision {
     pub rule: Option<usize>,
 }
 
-/// Decides for a request. `parent` is `None` where no valid context and no decision came in.
-#[must_use]
-pub fn decide(
-    sampling: &Sampling,
-    facts: &Facts<'_>,
-    parent: Option<ParentDecision>,
-    trace_id: TraceId,
-) -> Decision {
-    let matched = sampling.rules.iter().enumerate().find(|(_, rule)| facts.fit(&rule.matches));
-    let rule = matched.map(|(index, _)| index);
-    let policy = matched.and_then(|(_, rule)| rule.parent).unwrap_or(sampling.parent);
-    let by_parent = match (policy, parent) {
+/// Decides for the requests of one instance.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+}
+
+impl Sampler {
+    /// A sampler that decides as `sampling` says.
+    #[must_use]
+    pub fn new(sampling: &Sampling) -> Self {
+        Self { sampling: sampling.clone() }
+    }
+
+    /// Decides for a request. `parent` is `None` where no valid context and no decision came in.
+    pub fn decide(
+        &mut self,
+        facts: &Facts<'_>,
+        parent: Option<ParentDecision>,
+        trace_id: TraceId,
+    ) -> Decision {
+        let mut rules = self.sampling.rules.iter().enumerate();
+        let matched = rules.find(|(_, rule)| facts.fit(&rule.matches));
+        let rule = matched.map(|(index, _)| index);
+        let policy = matched.and_then(|(_, rule)| rule.parent).unwrap_or(self.sampling.parent);
+        if let Some(verdict) = by_parent(policy, parent) {
+            return Decision { verdict, reason: Reason::Parent, rule };
+        }
+        let rate = matched.and_then(|(_, rule)| rule.rate).unwrap_or(self.sampling.rate);
+        Decision {
+            verdict: if rate.keeps(trace_id) { Verdict::RecordAndSample } else { Verdict::Drop },
+            reason: rule.map_or(Reason::Default, Reason::Rule),
+            rule,
+        }
+    }
+}
+
+/// What a parent has decided, where that counts.
+const fn by_parent(policy: ParentPolicy, parent: Option<ParentDecision>) -> Option<Verdict> {
+    match (policy, parent) {
         (ParentPolicy::Respect, Some(ParentDecision::Debug | ParentDecision::Sample)) => {
             Some(Verdict::RecordAndSample)
         }
         (ParentPolicy::Respect, Some(ParentDecision::Drop)) => Some(Verdict::Drop),
         (ParentPolicy::Respect, Some(ParentDecision::Deferred) | None)
         | (ParentPolicy::Ignore, _) => None,
-    };
-    if let Some(verdict) = by_parent {
-        return Decision { verdict, reason: Reason::Parent, rule };
-    }
-    let rate = matched.and_then(|(_, rule)| rule.rate).unwrap_or(sampling.rate);
-    Decision {
-        verdict: if rate.keeps(trace_id) { Verdict::RecordAndSample } else { Verdict::Drop },
-        reason: rule.map_or(Reason::Default, Reason::Rule),
-        rule,
     }
 }
 
@@ -111,9 +129,9 @@ mod tests {
         Facts::new(headers, &NoProperties, Side::Always(Direction::Inbound))
     }
 
-    fn sampling(json: &str) -> Sampling {
+    fn sampler(json: &str) -> Sampler {
         let json = format!(r#"{{"sampling": {json}}}"#);
-        Config::parse(json.as_bytes(), &|_| None).unwrap().sampling
+        Sampler::new(&Config::parse(json.as_bytes(), &|_| None).unwrap().sampling)
     }
 
     fn get(path: &str) -> Headers {
@@ -135,8 +153,8 @@ mod tests {
     #[test]
     fn parents_decide_where_they_are_respected() {
         use ParentDecision::{Debug, Deferred, Drop, Sample};
-        let respect = sampling(r#"{"rate": 0.5}"#);
-        let ignore = sampling(r#"{"rate": 0.5, "parent": "ignore"}"#);
+        let mut respect = sampler(r#"{"rate": 0.5}"#);
+        let mut ignore = sampler(r#"{"rate": 0.5, "parent": "ignore"}"#);
         let headers = get("/");
         for (parent, id, respected, reason, ignored) in [
             (None, low(), NO, Reason::Default, NO),
@@ -149,12 +167,12 @@ mod tests {
         ] {
             let facts = facts(&headers);
             assert_eq!(
-                decide(&respect, &facts, parent, id),
+                respect.decide(&facts, parent, id),
                 Decision { verdict: respected, reason, rule: None },
                 "{parent:?} {id}"
             );
             assert_eq!(
-                decide(&ignore, &facts, parent, id),
+                ignore.decide(&facts, parent, id),
                 Decision { verdict: ignored, reason: Reason::Default, rule: None },
                 "{parent:?} {id}"
             );
@@ -163,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_first_matching_rule_decides() {
-        let sampling = sampling(
+        let mut sampler = sampler(
             r#"{"rate": 0, "rules": [
                 {"name": "health", "match": {"path": {"prefix": "/health"}}, "rate": 0},
                 {"name": "edge", "match": {"path": {"prefix": "/edge"}}, "parent": "ignore"},
@@ -183,7 +201,7 @@ mod tests {
         ] {
             let headers = get(path);
             assert_eq!(
-                decide(&sampling, &facts(&headers), parent, id),
+                sampler.decide(&facts(&headers), parent, id),
                 Decision { verdict, reason, rule: Some(rule) },
                 "{path} {parent:?} {id}"
             );
@@ -192,13 +210,13 @@ mod tests {
 
     #[test]
     fn a_rule_may_respect_what_the_configuration_ignores() {
-        let sampling = sampling(
+        let mut sampler = sampler(
             r#"{"parent": "ignore", "rate": 1, "rules": [
                 {"name": "inner", "match": {"host": "shop"}, "parent": "respect"}]}"#,
         );
         let headers = get("/");
         assert_eq!(
-            decide(&sampling, &facts(&headers), Some(ParentDecision::Drop), high()),
+            sampler.decide(&facts(&headers), Some(ParentDecision::Drop), high()),
             Decision { verdict: NO, reason: Reason::Parent, rule: Some(0) }
         );
     }
@@ -208,14 +226,14 @@ mod tests {
         let mut rng = SmallRng::seed_from_u64(1);
         let headers = get("/");
         let rates = [0.0, 0.001, 0.05, 0.25, 0.5, 0.9, 1.0];
-        let samplings = rates.map(|rate| sampling(&format!(r#"{{"rate": {rate}}}"#)));
+        let mut samplers = rates.map(|rate| sampler(&format!(r#"{{"rate": {rate}}}"#)));
         let mut recorded = [0_u32; 7];
         let n = 50_000_u32;
         for _ in 0..n {
             let id = TraceId::random(&mut rng);
             let mut before = NO;
-            for (sampling, count) in samplings.iter().zip(&mut recorded) {
-                let verdict = decide(sampling, &facts(&headers), None, id).verdict;
+            for (sampler, count) in samplers.iter_mut().zip(&mut recorded) {
+                let verdict = sampler.decide(&facts(&headers), None, id).verdict;
                 assert!(before == NO || verdict == YES, "a larger rate lost {id}");
                 before = verdict;
                 *count += u32::from(verdict == YES);
