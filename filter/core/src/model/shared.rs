@@ -153,7 +153,10 @@ mod tests {
     fn nothing_is_written_where_nothing_changes() {
         let store = Store::default();
         store.put("k", b"a");
-        assert_eq!(update(&store, "k", |value| (None, value.map(<[u8]>::to_vec))), Some(value(&store)));
+        assert_eq!(
+            update(&store, "k", |value| (None, value.map(<[u8]>::to_vec))),
+            Some(value(&store))
+        );
         assert_eq!(store.sets.get(), 1);
     }
 

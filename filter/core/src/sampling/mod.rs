@@ -1,5 +1,7 @@
 //! The head decision: what is recorded, and why.
 
+mod limit;
+
 use std::borrow::Cow;
 
 use crate::config::{ParentPolicy, Sampling};
