@@ -435,6 +435,34 @@ mod tests {
         }
     }
 
+    /// What a worker once took and did not need is nobody's after a pause, however long ago.
+    #[test]
+    fn old_leases_add_nothing_to_a_burst() {
+        for pause in [2, 60] {
+            let mut proxy = Proxy::new(10_000.0, 16);
+            proxy.overload(2.0, 0.9);
+            let held: f64 = proxy.workers.iter().map(|worker| worker.left).sum();
+            assert!(held > 5.0, "{held}");
+            proxy.now += pause * SECOND;
+            let idle_over = proxy.now;
+            proxy.overload(0.001, 2000.0);
+            let burst = proxy.total(idle_over);
+            assert!((9_650.0..=9_710.0).contains(&burst), "{burst}");
+        }
+    }
+
+    #[test]
+    fn pauses_of_any_length_are_bounded() {
+        for tenths in 1..=12 {
+            let mut proxy = Proxy::new(100.0, 4);
+            for _ in 0..3 {
+                proxy.overload(12.0, 5.0);
+                proxy.now += tenths * SECOND / 10;
+            }
+            proxy.assert_bounded();
+        }
+    }
+
     /// The worst that callers can do to a window: full bursts as often as the bucket allows.
     #[test]
     fn bursts_at_any_distance_are_bounded() {
