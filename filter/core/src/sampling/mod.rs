@@ -1,5 +1,6 @@
 //! The head decision: what is recorded, and why.
 
+mod adaptive;
 mod limit;
 
 use std::borrow::Cow;
