@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use meshweft_core::Exchange;
 use meshweft_core::export::{ExportCall, MAX_ANSWER};
-use meshweft_core::model::{HeaderEdit, Headers, MetricKind, MonoNanos};
+use meshweft_core::model::{HeaderEdit, Headers, MetricKind, MonoNanos, UnixNanos};
 use proxy_wasm::types::{LogLevel, MapType};
 
 /// The host as it shows the current request.
@@ -167,10 +167,20 @@ pub(crate) fn log(level: LogLevel, message: &str) {
 /// A clock that never goes back; 0 if the host has none.
 pub(crate) fn now() -> MonoNanos {
     const MONOTONIC: u32 = 1;
+    MonoNanos(clock(MONOTONIC))
+}
+
+/// The time of day; 1970 if the host has none.
+pub(crate) fn wall() -> UnixNanos {
+    const REALTIME: u32 = 0;
+    UnixNanos(clock(REALTIME))
+}
+
+fn clock(id: u32) -> u64 {
     let mut nanos = 0;
     // SAFETY: `nanos` is a local.
-    let errno = unsafe { clock_time_get(MONOTONIC, 1, &raw mut nanos) };
-    MonoNanos(if errno == 0 { nanos } else { 0 })
+    let errno = unsafe { clock_time_get(id, 1, &raw mut nanos) };
+    if errno == 0 { nanos } else { 0 }
 }
 
 /// Entropy for a generator; `None` if the host has none.

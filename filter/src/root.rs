@@ -83,9 +83,9 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let first = !core::mem::replace(&mut self.first_tick_over, true);
-        let Some((tick, period)) =
-            self.shared(|shared| (shared.plugin.on_tick(host::now()), shared.plugin.tick_period()))
-        else {
+        let Some((tick, period)) = self.shared(|Shared { plugin, .. }| {
+            (plugin.on_tick(host::now(), host::wall()), plugin.tick_period())
+        }) else {
             return;
         };
         if first {
@@ -117,7 +117,10 @@ impl Root {
         self.calls.clear();
         self.first_tick_over = false;
         let node = host::property(&["xds", "node"]);
-        let plugin = Plugin::new(config, node.as_deref(), &host::environment);
+        let mut plugin = Plugin::new(config, node.as_deref(), &host::environment);
+        if let Some(warning) = plugin.on_start(host::wall()) {
+            host::log(LogLevel::Warn, &format!("meshweft: {warning}"));
+        }
         self.metrics = plugin
             .metric_ids()
             .filter_map(|id| {

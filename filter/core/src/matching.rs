@@ -5,8 +5,8 @@ use core::cell::OnceCell;
 use core::fmt;
 use std::borrow::Cow;
 
-use crate::config::{Direction, Match, Mode, StringMatcher, Trust, TrustRule};
-use crate::model::{Exchange, Headers};
+use crate::config::{Direction, GrpcMatch, Match, Mode, StringMatcher, Trust, TrustRule};
+use crate::model::{Exchange, Headers, grpc_method, is_grpc};
 
 /// On which side of the workload the requests of an instance are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,6 +54,8 @@ pub struct Facts<'a> {
     host: OnceCell<Option<Cow<'a, [u8]>>>,
     method: OnceCell<Option<&'a [u8]>>,
     path: OnceCell<Option<&'a [u8]>>,
+    route: OnceCell<Option<Vec<u8>>>,
+    cluster: OnceCell<Option<Vec<u8>>>,
     identity: OnceCell<Option<Vec<u8>>>,
     address: OnceCell<Option<Vec<u8>>>,
     direction: OnceCell<Direction>,
@@ -70,6 +72,8 @@ impl<'a> Facts<'a> {
             host: OnceCell::new(),
             method: OnceCell::new(),
             path: OnceCell::new(),
+            route: OnceCell::new(),
+            cluster: OnceCell::new(),
             identity: OnceCell::new(),
             address: OnceCell::new(),
             direction: OnceCell::new(),
@@ -80,12 +84,19 @@ impl<'a> Facts<'a> {
     #[must_use]
     pub fn fit(&self, matches: &Match) -> bool {
         // What costs a hostcall comes last.
+        let spared = || matches.not.as_ref().is_none_or(|not| !self.fit(not));
+        let dear = matches.not.as_ref().is_some_and(|not| asks_the_host(not));
         fits(matches.method.as_ref(), || self.method())
             && fits(matches.path.as_ref(), || self.path())
             && fits(matches.host.as_ref(), || self.host())
             && matches.headers.iter().all(|(name, matcher)| self.header_fits(name, matcher))
+            && matches.grpc.as_ref().is_none_or(|grpc| self.grpc_fits(grpc))
+            && (dear || spared())
             && matches.direction.is_none_or(|direction| self.direction() == direction)
+            && fits(matches.route.as_ref(), || self.route())
+            && fits(matches.cluster.as_ref(), || self.cluster())
             && matches.source.as_ref().is_none_or(|matcher| self.source_fits(matcher))
+            && (!dear || spared())
     }
 
     /// Whether the request goes to a host that `matcher` matches.
@@ -101,16 +112,24 @@ impl<'a> Facts<'a> {
         matched.map(|rule| rule.trust).unwrap_or_default()
     }
 
+    /// The headers of the request.
+    #[must_use]
+    pub const fn headers(&self) -> &'a Headers {
+        self.headers
+    }
+
     fn method(&self) -> Option<&[u8]> {
         *self.method.get_or_init(|| self.headers.get(":method"))
     }
 
-    fn path(&self) -> Option<&[u8]> {
+    /// The path without its query.
+    pub fn path(&self) -> Option<&[u8]> {
         let read = || self.headers.get(":path").map(without_query);
         *self.path.get_or_init(read)
     }
 
-    fn host(&self) -> Option<&[u8]> {
+    /// The host without its port, in lower case.
+    pub fn host(&self) -> Option<&[u8]> {
         let read = || {
             let host = without_port(self.headers.get(":authority")?);
             // `shop.` and `shop` are one host (RFC 1034, section 3.1).
@@ -127,6 +146,16 @@ impl<'a> Facts<'a> {
 
     fn direction(&self) -> Direction {
         *self.direction.get_or_init(|| self.side.of(self.exchange))
+    }
+
+    fn route(&self) -> Option<&[u8]> {
+        let read = || self.property(&["xds", "route_name"]);
+        self.route.get_or_init(read).as_deref()
+    }
+
+    fn cluster(&self) -> Option<&[u8]> {
+        let read = || self.property(&["xds", "cluster_name"]);
+        self.cluster.get_or_init(read).as_deref()
     }
 
     /// The first URI in the peer's certificate: in a mesh, its SPIFFE id.
@@ -158,6 +187,13 @@ impl<'a> Facts<'a> {
         (address.is_some() || identity.is_none()) && matcher.matches(address)
     }
 
+    fn grpc_fits(&self, grpc: &GrpcMatch) -> bool {
+        let names = || self.path().and_then(grpc_method);
+        self.headers.get("content-type").is_some_and(is_grpc)
+            && fits(grpc.service.as_ref(), || names().map(|(service, _)| service))
+            && fits(grpc.method.as_ref(), || names().map(|(_, method)| method))
+    }
+
     fn header_fits(&self, name: &str, matcher: &StringMatcher) -> bool {
         let mut values = self.headers.get_all(name);
         let first = values.next();
@@ -184,6 +220,15 @@ impl fmt::Debug for Facts<'_> {
 
 fn fits<'v>(matcher: Option<&StringMatcher>, value: impl Fn() -> Option<&'v [u8]>) -> bool {
     matcher.is_none_or(|matcher| matcher.matches(value()))
+}
+
+/// Whether a property must be read to say that `matches` holds.
+fn asks_the_host(matches: &Match) -> bool {
+    matches.direction.is_some()
+        || matches.route.is_some()
+        || matches.cluster.is_some()
+        || matches.source.is_some()
+        || matches.not.as_ref().is_some_and(|not| asks_the_host(not))
 }
 
 fn without_query(path: &[u8]) -> &[u8] {

@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use crate::config::{Config, Direction};
 use crate::export::{CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
-use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos};
+use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, UnixNanos};
 use crate::sampling::Sampler;
 use crate::span::{Node, Span, SpanKind, resource};
 
@@ -22,6 +22,9 @@ const NOTHING_TO_DRAIN: Duration = Duration::ZERO;
 
 /// What an operator should read once a native tracer is seen.
 const NATIVE_TRACER: &str = "an x-request-id carries the trace status of Envoy's native tracer, of     this proxy or of one before it; a proxy with both forwards the native traceparent, not ours.     Switch the native one off: without `tracing` in Envoy's HTTP connection manager, with     `disableSpanReporting: true` in Istio's Telemetry (README.md says more)";
+
+/// Rules that a warning names at most.
+const MAX_NAMED: usize = 8;
 
 /// One configured instance on one worker.
 #[derive(Debug)]
@@ -74,6 +77,18 @@ impl Plugin {
             metrics: Metrics::new(rule_metrics(&config)),
             config,
         }
+    }
+
+    /// Tells the time before the first request comes; gives what an operator should read.
+    pub fn on_start(&mut self, wall: UnixNanos) -> Option<String> {
+        self.sampler.on_tick(wall);
+        let mut expired = self.sampler.expired();
+        let named: Vec<_> = expired.by_ref().take(MAX_NAMED).collect();
+        let more = expired.count();
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let named = named.join(", ");
+        (!named.is_empty())
+            .then(|| format!("sampling rules that have expired are ignored: {named}{more}"))
     }
 
     /// The configuration.
@@ -159,8 +174,10 @@ impl Plugin {
         }
     }
 
-    /// Sends what is due; during a shutdown also says when it is over.
-    pub fn on_tick(&mut self, now: MonoNanos) -> Tick {
+    /// Sends what is due; during a shutdown also says when it is over. `wall` is what rules expire
+    /// by.
+    pub fn on_tick(&mut self, now: MonoNanos, wall: UnixNanos) -> Tick {
+        self.sampler.on_tick(wall);
         let Some(exporter) = &mut self.exporter else {
             return Tick { calls: Vec::new(), done: self.finish() };
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
 use meshweft_core::export::{ExportCall, Outcome};
-use meshweft_core::model::{HeaderEdit, Headers, MonoNanos};
+use meshweft_core::model::{HeaderEdit, Headers, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::{RequestEffects, Stream, TRACE_ID_STATE};
 use rand::SeedableRng;
@@ -109,7 +109,12 @@ impl Worker {
 
     fn tick(&mut self) -> Vec<ExportCall> {
         self.now = self.now.after(Duration::from_secs(1));
-        self.plugin.on_tick(self.now).calls
+        self.plugin.on_tick(self.now, self.wall()).calls
+    }
+
+    /// Clocks began together, in 1970.
+    const fn wall(&self) -> UnixNanos {
+        UnixNanos(self.now.0)
     }
 
     fn answer(&mut self, call: &ExportCall, status: u16) {
@@ -296,8 +301,8 @@ fn on_its_way_out_an_instance_waits_for_its_spans() {
     assert!(!worker.plugin.on_shutdown(worker.now));
     let call = worker.tick().pop().unwrap();
     worker.answer(&call, 200);
-    assert!(worker.plugin.on_tick(worker.now).done);
-    assert!(!worker.plugin.on_tick(worker.now).done);
+    assert!(worker.plugin.on_tick(worker.now, worker.wall()).done);
+    assert!(!worker.plugin.on_tick(worker.now, worker.wall()).done);
     // A request that had been open all the time ends after that: lost, but counted.
     worker.metrics();
     worker.serve(&request(&[]));
@@ -312,7 +317,7 @@ fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
     let call = worker.tick().pop().unwrap();
     worker.plugin.on_outcome(call.id, &Outcome::NotSent, worker.now, &mut worker.rng);
     worker.now = worker.now.after(Duration::from_secs(400));
-    assert!(worker.plugin.on_tick(worker.now).done);
+    assert!(worker.plugin.on_tick(worker.now, worker.wall()).done);
     let metrics = worker.metrics();
     let dropped = ["shutdown", "retries_exhausted"]
         .map(|cause| metrics.get(&format!("meshweft_dropped_{cause}")).copied().unwrap_or(0));
@@ -326,7 +331,7 @@ fn what_is_counted_as_lost_is_not_sent() {
     worker.serve(&request(&[]));
     assert!(!worker.plugin.on_shutdown(worker.now));
     worker.now = worker.now.after(Duration::from_secs(300));
-    let tick = worker.plugin.on_tick(worker.now);
+    let tick = worker.plugin.on_tick(worker.now, worker.wall());
     assert_eq!((tick.calls, tick.done), (vec![], true));
     let metrics = worker.metrics();
     assert_eq!(metrics.get("meshweft_dropped_shutdown"), Some(&1));
@@ -357,6 +362,40 @@ fn stranger() -> Told {
         ("b3", &b3),
         ("x-b3-sampled", "0"),
     ])
+}
+
+#[test]
+fn a_rule_expires_by_itself() {
+    let mut worker = Worker::new(
+        r#"{"export": {"cluster": "collector"}, "sampling": {"rate": 0, "rules": [
+            {"name": "gone", "rate": 1, "until": "1970-01-01T00:01:40Z"},
+            {"name": "incident", "match": {"host": "shop"}, "rate": 1,
+                "until": "1970-01-01T00:02:00.5Z"}]}}"#,
+    );
+    worker.now = MonoNanos(100_000_000_000);
+    let warning = "sampling rules that have expired are ignored: gone";
+    assert_eq!(worker.plugin.on_start(worker.wall()), Some(warning.to_owned()));
+    let mut recorded = Vec::new();
+    for second in 100..130 {
+        worker.tick();
+        worker.serve(&request(&[]));
+        if worker.metrics().contains_key("meshweft_sampled") {
+            recorded.push(second);
+        }
+    }
+    // The tick of second 121 is the first after it, and its request the last but one.
+    assert_eq!(recorded, (100..120).collect::<Vec<_>>());
+}
+
+#[test]
+fn many_expired_rules_are_one_line() {
+    let rule = |i| format!(r#"{{"name": "r{i}", "until": "1970-01-01T00:00:00Z"}}"#);
+    let rules: Vec<_> = (0..20).map(rule).collect();
+    let mut worker = Worker::new(&format!(r#"{{"sampling": {{"rules": [{}]}}}}"#, rules.join(",")));
+    let warning = "sampling rules that have expired are ignored: \
+        r0, r1, r2, r3, r4, r5, r6, r7 and 12 more";
+    assert_eq!(worker.plugin.on_start(UnixNanos(0)), Some(warning.to_owned()));
+    assert_eq!(Worker::new(EXPORTING).plugin.on_start(UnixNanos(u64::MAX)), None);
 }
 
 #[test]

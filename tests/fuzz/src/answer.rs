@@ -33,7 +33,7 @@ pub fn answer(input: &[u8]) {
     let mut counts = [0_i64; Metric::ALL.len()];
     for _ in 0..4 {
         now = now.after(Duration::from_secs(40));
-        for call in plugin.on_tick(now).calls {
+        for call in plugin.on_tick(now, UnixNanos(now.0)).calls {
             let outcome = Outcome::Answered { status, retry_after, body };
             let told = plugin.on_outcome(call.id, &outcome, now, &mut rng);
             assert!(told.is_none_or(|line| line.len() < 1_024 && !line.contains('\n')));

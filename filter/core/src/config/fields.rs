@@ -46,6 +46,8 @@ pub(super) enum Kind {
         unique: bool,
         empty_by_default: bool,
     },
+    /// Which requests something is for.
+    Match,
     /// A matcher.
     Matcher,
     /// Names of headers and a matcher each.
@@ -63,6 +65,8 @@ pub(super) enum Kind {
     /// The name of a header that a response may gain.
     ResponseHeader,
     Text(&'static Text),
+    /// A time of RFC 3339.
+    Time,
 }
 
 /// A whole number with its bounds.
@@ -116,6 +120,9 @@ pub(super) const MAX_COMPILED: usize = 32 << 20;
 pub(super) const OTLP_HTTP: &str = "otlp/http";
 /// Numbers and units of a duration.
 pub(super) const PERIOD_PATTERN: &str = "^(0|[1-9][0-9]{0,8})(ms|s|m|h)$";
+/// Times of RFC 3339, but for the length of each month.
+pub(super) const TIME_PATTERN: &str = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+    T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
 /// Header values with variables in them.
 pub(super) const VALUE_PATTERN: &str =
     r"^([\t\u0020-\u0023\u0025-\u007e]|\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*\})*$";
@@ -305,7 +312,11 @@ pub(super) const PROPAGATION: &[Field] = &[
 ];
 
 pub(super) const TRUST_RULE: &[Field] = &[
-    object("match", "Which requests it is for; only the last item may do without.", MATCH),
+    Field {
+        name: "match",
+        about: "Which requests it is for; only the last item may do without.",
+        kind: Kind::Match,
+    },
     Field {
         name: "trust",
         about: "What their context is worth.",
@@ -388,7 +399,7 @@ pub(super) const RULE: &[Field] = &[
         about: "Unique; appears in metrics and in the reason of a decision.",
         kind: Kind::Text(&RULE_NAME),
     },
-    object("match", "Which requests it is for: all given fields must hold.", MATCH),
+    Field { name: "match", about: "Which requests it is for.", kind: Kind::Match },
     Field {
         name: "rate",
         about: "The share of requests it records; absent: sampling.rate.",
@@ -399,6 +410,7 @@ pub(super) const RULE: &[Field] = &[
         about: "Overrides sampling.parent.",
         kind: Kind::Choice { of: ParentPolicy::NAMES, default: None },
     },
+    Field { name: "until", about: "From this time on the rule is void.", kind: Kind::Time },
 ];
 
 pub(super) const MATCH: &[Field] = &[
@@ -414,6 +426,8 @@ pub(super) const MATCH: &[Field] = &[
         about: "Lower-case names and a matcher each; several values are joined by a comma.",
         kind: Kind::Matchers,
     },
+    Field { name: "route", about: "Envoy's name of the route.", kind: Kind::Matcher },
+    Field { name: "cluster", about: "Envoy's name of the upstream cluster.", kind: Kind::Matcher },
     Field {
         name: "source",
         about: "The peer: a URI of its certificate, or its address without the port; either may \
@@ -425,6 +439,13 @@ pub(super) const MATCH: &[Field] = &[
         about: "To the workload or through a gateway, or from the workload.",
         kind: Kind::Choice { of: Direction::NAMES, default: None },
     },
+    object("grpc", "That it is a gRPC request; of a service, of a method.", GRPC),
+    Field { name: "not", about: "What must not hold; not an empty one.", kind: Kind::Match },
+];
+
+pub(super) const GRPC: &[Field] = &[
+    Field { name: "service", about: "The service with its package.", kind: Kind::Matcher },
+    Field { name: "method", about: "The method alone.", kind: Kind::Matcher },
 ];
 
 pub(super) const SPANS: &[Field] = &[Field {

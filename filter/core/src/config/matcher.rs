@@ -17,6 +17,24 @@ const REGEX_SIZES: [usize; 6] = [1 << 12, 1 << 16, 1 << 17, 1 << 18, 1 << 19, RE
 #[derive(Clone, Debug)]
 pub struct StringMatcher(Form);
 
+/// One of the ends of a value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// Its first bytes.
+    Head,
+    /// Its last bytes.
+    Tail,
+}
+
+/// What a value has at one end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Anchor<'a> {
+    /// The text there.
+    pub text: &'a [u8],
+    /// Whether it is the whole value.
+    pub whole: bool,
+}
+
 /// Whether the case of ASCII letters matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Case {
@@ -41,6 +59,13 @@ enum Form {
     AnyOf(Vec<StringMatcher>),
     Contains(Program),
     Exact(Vec<u8>),
+    Glob {
+        program: Program,
+        /// What stands before the first wildcard.
+        head: Vec<u8>,
+        /// What stands behind the last.
+        tail: Vec<u8>,
+    },
     Prefix(Vec<u8>),
     Present(bool),
     Suffix(Vec<u8>),
@@ -98,7 +123,11 @@ impl StringMatcher {
                 _ => regex.push_str(&regex::escape(c.encode_utf8(&mut literal))),
             }
         }
-        whole(&regex, Case::Exact)
+        let mut texts = pattern.split(['*', '?']);
+        let head = texts.next().unwrap_or_default();
+        let tail = texts.next_back().unwrap_or(head);
+        let program = whole(&regex, Case::Exact)?;
+        Ok(Self(Form::Glob { program, head: head.into(), tail: tail.into() }))
     }
 
     /// Matches values that begin with `text`.
@@ -122,7 +151,7 @@ impl StringMatcher {
         // to compile, since only the syntax is in question.
         match build(pattern, case, 0) {
             Err(RegexError::Syntax(reason)) => Err(RegexError::Syntax(reason)),
-            Ok(_) | Err(RegexError::TooLarge) => whole(pattern, case),
+            Ok(_) | Err(RegexError::TooLarge) => whole(pattern, case).map(Form::Whole).map(Self),
         }
     }
 
@@ -135,10 +164,32 @@ impl StringMatcher {
     /// Bytes that compiling `result` counts as: a text that is too large took its time too.
     pub(super) const fn compiled(result: &Result<Self, RegexError>) -> usize {
         match result {
-            Ok(Self(Form::Contains(program) | Form::Whole(program))) => program.bytes,
+            Ok(Self(
+                Form::Contains(program) | Form::Glob { program, .. } | Form::Whole(program),
+            )) => program.bytes,
             Ok(_) | Err(RegexError::Syntax(_)) => 0,
             Err(RegexError::TooLarge) => REGEX_BYTES,
         }
+    }
+
+    /// Texts of which every value that matches has one at this `end`; `None` where it need have
+    /// none, or be there at all.
+    #[must_use]
+    pub fn anchors(&self, end: End) -> Option<Vec<Anchor<'_>>> {
+        let (text, whole) = match (&self.0, end) {
+            (Form::AnyOf(matchers), _) => {
+                let anchors: Option<Vec<_>> =
+                    matchers.iter().map(|matcher| matcher.anchors(end)).collect();
+                return anchors.map(|anchors| anchors.concat());
+            }
+            (Form::Exact(text), _) => (text, true),
+            (Form::Prefix(text) | Form::Glob { head: text, .. }, End::Head)
+            | (Form::Suffix(text) | Form::Glob { tail: text, .. }, End::Tail) => (text, false),
+            (Form::Contains(_) | Form::Present(_) | Form::Whole(_), _)
+            | (Form::Prefix(_), End::Tail)
+            | (Form::Suffix(_), End::Head) => return None,
+        };
+        (whole || !text.is_empty()).then(|| vec![Anchor { text, whole }])
     }
 
     /// Whether `value` matches; an absent one matches `present: false` only.
@@ -148,9 +199,10 @@ impl StringMatcher {
             (Form::AnyOf(matchers), _) => matchers.iter().any(|matcher| matcher.matches(value)),
             (Form::Present(present), _) => *present == value.is_some(),
             (_, None) => false,
-            (Form::Contains(program) | Form::Whole(program), Some(value)) => {
-                program.regex.is_match(value)
-            }
+            (
+                Form::Contains(program) | Form::Glob { program, .. } | Form::Whole(program),
+                Some(value),
+            ) => program.regex.is_match(value),
             (Form::Exact(text), Some(value)) => text == value,
             (Form::Prefix(text), Some(value)) => value.starts_with(text),
             (Form::Suffix(text), Some(value)) => value.ends_with(text),
@@ -176,8 +228,8 @@ fn folded(text: &str, case: Case) -> String {
     }
 }
 
-fn whole(pattern: &str, case: Case) -> Result<StringMatcher, RegexError> {
-    compile(&format!(r"\A(?:{pattern})\z"), case).map(Form::Whole).map(StringMatcher)
+fn whole(pattern: &str, case: Case) -> Result<Program, RegexError> {
+    compile(&format!(r"\A(?:{pattern})\z"), case)
 }
 
 fn compile(pattern: &str, case: Case) -> Result<Program, RegexError> {
@@ -273,6 +325,41 @@ mod tests {
         check(&matcher, &[b"/\xff\n"], &[b"/\xff/"]);
         let matcher = StringMatcher::glob("**", Case::Exact).unwrap();
         check(&matcher, &[b"", b"\xff/\n"], &[]);
+    }
+
+    #[test]
+    fn anchors_are_what_every_match_has() {
+        let case = Case::Exact;
+        let glob = |pattern| StringMatcher::glob(pattern, case).unwrap();
+        let part = |text| Some((text, false));
+        let whole = |text| Some((text, true));
+        for (matcher, head, tail) in [
+            (StringMatcher::exact("/a", case), whole("/a"), whole("/a")),
+            (StringMatcher::exact("", case), whole(""), whole("")),
+            (StringMatcher::prefix("/a", case), part("/a"), None),
+            (StringMatcher::suffix("/a", case), None, part("/a")),
+            (StringMatcher::contains("/a", case).unwrap(), None, None),
+            (StringMatcher::regex("/a.*", case).unwrap(), None, None),
+            (StringMatcher::present(true), None, None),
+            (glob("/a/*/b?/c"), part("/a/"), part("/c")),
+            (glob("*.example"), None, part(".example")),
+            (glob("/é**"), part("/é"), None),
+            (glob("/a"), part("/a"), part("/a")),
+            (glob("**"), None, None),
+        ] {
+            for (end, expected) in [(End::Head, head), (End::Tail, tail)] {
+                let expected =
+                    expected.map(|(text, whole)| vec![Anchor { text: text.as_bytes(), whole }]);
+                assert_eq!(matcher.anchors(end), expected, "{matcher:?} {end:?}");
+            }
+        }
+        let any =
+            |pattern| StringMatcher::any_of(vec![StringMatcher::exact("/a", case), glob(pattern)]);
+        assert_eq!(
+            any("/b*").anchors(End::Head),
+            Some(vec![Anchor { text: b"/a", whole: true }, Anchor { text: b"/b", whole: false }])
+        );
+        assert_eq!(any("*b").anchors(End::Head), None);
     }
 
     #[test]

@@ -14,11 +14,11 @@ mod schema;
 mod text;
 
 pub use error::{ConfigError, Problem};
-pub use matcher::{Case, RegexError, StringMatcher};
+pub use matcher::{Anchor, Case, End, RegexError, StringMatcher};
 pub use rate::Rate;
 pub use schema::schema;
 
-use crate::model::Format;
+use crate::model::{Format, UnixNanos};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -192,6 +192,8 @@ pub struct Rule {
     pub rate: Option<Rate>,
     /// Overrides the configuration's policy.
     pub parent: Option<ParentPolicy>,
+    /// From this time on the rule is void.
+    pub until: Option<UnixNanos>,
 }
 
 /// Which requests a rule is for: all given fields must hold; none given matches all.
@@ -205,11 +207,28 @@ pub struct Match {
     pub method: Option<StringMatcher>,
     /// Each named header; several values of one name are joined by a comma.
     pub headers: Vec<(String, StringMatcher)>,
+    /// Envoy's name of the route.
+    pub route: Option<StringMatcher>,
+    /// Envoy's name of the upstream cluster.
+    pub cluster: Option<StringMatcher>,
     /// The peer: its identity (a URI of its certificate) or its address without the port; either
     /// may match.
     pub source: Option<StringMatcher>,
     /// The side of the workload on which the request is.
     pub direction: Option<Direction>,
+    /// That it is a gRPC request, and of which method.
+    pub grpc: Option<GrpcMatch>,
+    /// What must not hold.
+    pub not: Option<Box<Self>>,
+}
+
+/// Which gRPC requests a rule is for; none given matches all gRPC requests.
+#[derive(Clone, Debug, Default)]
+pub struct GrpcMatch {
+    /// The service with its package.
+    pub service: Option<StringMatcher>,
+    /// The method alone.
+    pub method: Option<StringMatcher>,
 }
 
 /// On which side of the workload a request is.

@@ -7,7 +7,8 @@ use super::Rate;
 use super::error::{ConfigError, Problem, nearest, quoted, step};
 use super::fields::{Field, Integer, Period, Text};
 use super::json::Json;
-use super::text::period;
+use super::text::{period, time};
+use crate::model::UnixNanos;
 
 /// Errors noted at most: the rest of a hopeless configuration is not news.
 const MAX_ERRORS: usize = 100;
@@ -185,6 +186,18 @@ impl<'a> Node<'a> {
             return None;
         }
         Some(duration)
+    }
+
+    /// This time.
+    pub(super) fn time(&self, faults: &mut Faults) -> Option<UnixNanos> {
+        const ALLOWED: &str = "is a time of RFC 3339 with its offset, such as \
+            \"2026-07-01T18:00:00Z\" or \"2026-07-01T20:00:00+02:00\"";
+        let value = self.string(ALLOWED, faults)?;
+        let time = time(value);
+        if time.is_none() {
+            self.wrong_value(quoted(value), ALLOWED, faults);
+        }
+        time
     }
 
     fn string(&self, allowed: &str, faults: &mut Faults) -> Option<&'a str> {

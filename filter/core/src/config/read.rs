@@ -7,7 +7,7 @@ use super::matcher::{Case, RegexError};
 use super::node::{Faults, Node, Object};
 use super::text::{header_value, is_header_name};
 use super::{
-    AccessLogField, Baggage, Batch, Config, Direction, Export, KeepBaggage, Match, Mode,
+    AccessLogField, Baggage, Batch, Config, Direction, Export, GrpcMatch, KeepBaggage, Match, Mode,
     ParentPolicy, Propagation, Queue, Rate, ResponseHeader, Retry, Rule, Sampling, Scalar, Service,
     Spans, StringMatcher, Trust, TrustRule,
 };
@@ -340,13 +340,14 @@ fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
         .unwrap_or_default();
     let rate = object.get("rate").and_then(|node| node.rate(faults));
     let parent = parent(object, faults);
+    let until = object.get("until").and_then(|node| node.time(faults));
     let Some(name) = object.get("name") else {
         let reason = "a rule needs a name of its own";
         faults.add(step(&object.path, "name"), Problem::Missing { reason });
         return None;
     };
     let name = name.text(&fields::RULE_NAME, faults)?.to_owned();
-    Some(Rule { name, matches, rate, parent })
+    Some(Rule { name, matches, rate, parent, until })
 }
 
 fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
@@ -356,6 +357,8 @@ fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
         host: field("host", Subject::Host),
         path: field("path", Subject::Path),
         method: field("method", Subject::Other),
+        route: field("route", Subject::Other),
+        cluster: field("cluster", Subject::Other),
         source: field("source", Subject::Other),
         headers: object
             .get("headers")
@@ -365,7 +368,24 @@ fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
             .get("direction")
             .and_then(|node| node.word(Direction::NAMES, faults))
             .and_then(Direction::from_name),
+        grpc: object.object("grpc", fields::GRPC, faults).map(|object| grpc(&object, faults)),
+        not: object.get("not").and_then(|node| not(&node, faults)),
     }
+}
+
+fn grpc(object: &Object<'_>, faults: &mut Faults) -> GrpcMatch {
+    let mut field = |name| object.get(name).and_then(|node| matcher(&node, Subject::Other, faults));
+    GrpcMatch { service: field("service"), method: field("method") }
+}
+
+fn not(node: &Node<'_>, faults: &mut Faults) -> Option<Box<Match>> {
+    let object = node.object(fields::MATCH, faults)?;
+    if object.len() == 0 {
+        let allowed = "is a match that compares something: without, no request is left";
+        node.wrong_value("an empty match".to_owned(), allowed, faults);
+        return None;
+    }
+    Some(Box::new(matches(&object, faults)))
 }
 
 fn header_matchers(node: &Node<'_>, faults: &mut Faults) -> Vec<(String, StringMatcher)> {

@@ -3,17 +3,18 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MAX_ANY_OF, MAX_ATTRIBUTES, MAX_HEADERS,
-    MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN, RESPONSE_WORDS, TARGET, Text,
-    VALUE_PATTERN,
+    CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MATCH, MAX_ANY_OF, MAX_ATTRIBUTES,
+    MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN, RESPONSE_WORDS,
+    TARGET, TIME_PATTERN, Text, VALUE_PATTERN,
 };
 use super::text::NAME_PATTERN;
 
 /// The schema.
 ///
 /// It cannot say what the parser checks beside it: bounds of durations, fields that bound one
-/// another, unique names of rules, items of `propagation.trust` that are never asked, where a matched path begins, the syntax and the size of a
-/// regex, environment variables, duplicate keys.
+/// another, unique names of rules, items of `propagation.trust` that are never asked, an empty
+/// `not`, where a matched path begins, days that a month does not have, the syntax and the size of
+/// a regex, environment variables, duplicate keys.
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = Map::new();
@@ -23,7 +24,11 @@ pub fn schema() -> Value {
     if let Value::Object(fields) = object(CONFIG, &[]) {
         schema.extend(fields);
     }
-    put(&mut schema, "$defs", json!({"matcher": matcher(), "form": form()}));
+    put(
+        &mut schema,
+        "$defs",
+        json!({"match": object(MATCH, &[]), "matcher": matcher(), "form": form()}),
+    );
     Value::Object(schema)
 }
 
@@ -101,6 +106,7 @@ fn shape(kind: &Kind) -> Value {
             }
             Value::Object(schema)
         }
+        Kind::Match => json!({"$ref": "#/$defs/match"}),
         Kind::Matcher => json!({"$ref": "#/$defs/matcher"}),
         Kind::Matchers => json!({
             "type": "object",
@@ -122,6 +128,7 @@ fn shape(kind: &Kind) -> Value {
             json!({"type": "string", "pattern": NAME_PATTERN, "not": {"enum": taken}})
         }
         Kind::Text(bounds) => text(bounds),
+        Kind::Time => json!({"type": "string", "pattern": TIME_PATTERN}),
     }
 }
 

@@ -1,9 +1,11 @@
-//! Texts with a syntax of their own: durations, header names, header values.
+//! Texts with a syntax of their own: durations, times, header names, header values.
 
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use super::error::Problem;
 use super::fields::MAX_VALUE;
+use crate::model::UnixNanos;
 
 /// Reads a whole number with its unit: `500ms`, `5s`, `1m`, `1h`.
 pub(super) fn period(text: &str) -> Option<Duration> {
@@ -22,6 +24,94 @@ pub(super) fn period(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Some(Duration::from_millis(number.saturating_mul(millis)))
+}
+
+/// Reads a time of RFC 3339 (section 5.6), which must be in capitals and not a leap second.
+///
+/// What lies before 1970 or beyond what can be represented becomes the nearest that can be.
+pub(super) fn time(text: &str) -> Option<UnixNanos> {
+    let mut rest = Rest(text.as_bytes());
+    let year = rest.number(4, 0..=9999)?;
+    let month = rest.byte(b'-')?.number(2, 1..=12)?;
+    let day = rest.byte(b'-')?.number(2, 1..=31)?;
+    let hour = rest.byte(b'T')?.number(2, 0..=23)?;
+    let minute = rest.byte(b':')?.number(2, 0..=59)?;
+    let second = rest.byte(b':')?.number(2, 0..=59)?;
+    let fraction = if rest.byte(b'.').is_some() { rest.fraction()? } else { 0 };
+    let east = if rest.byte(b'Z').is_some() { 0 } else { rest.offset()? };
+    if !rest.0.is_empty() {
+        return None;
+    }
+    let minutes = days(year, month, day)?
+        .saturating_mul(24)
+        .saturating_add(hour)
+        .saturating_mul(60)
+        .saturating_add(minute)
+        .saturating_sub(east);
+    let seconds = u64::try_from(minutes.saturating_mul(60).saturating_add(second)).unwrap_or(0);
+    Some(UnixNanos(seconds.saturating_mul(1_000_000_000).saturating_add(fraction)))
+}
+
+/// Days from 1970-01-01 to a day of the Gregorian calendar; `None` if its month is shorter.
+fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let february = if leap { 29 } else { 28 };
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let past = usize::try_from(month).ok()?.checked_sub(1)?;
+    if day > *months.get(past)? {
+        return None;
+    }
+    // From the day before 0001-01-01, which is 719163 days before 1970.
+    let years = year.saturating_sub(1);
+    let leaps = years
+        .div_euclid(4)
+        .saturating_sub(years.div_euclid(100))
+        .saturating_add(years.div_euclid(400));
+    let this_year = months.iter().take(past).sum::<i64>().saturating_add(day);
+    let all = years.saturating_mul(365).saturating_add(leaps).saturating_add(this_year);
+    Some(all.saturating_sub(719_163))
+}
+
+/// What is still to be read of a text of fixed form.
+struct Rest<'a>(&'a [u8]);
+
+impl Rest<'_> {
+    /// Takes `byte`, if it comes next.
+    fn byte(&mut self, byte: u8) -> Option<&mut Self> {
+        self.0 = self.0.strip_prefix(&[byte])?;
+        Some(self)
+    }
+
+    /// Takes a number of so many digits within `range`.
+    fn number(&mut self, digits: usize, range: RangeInclusive<i64>) -> Option<i64> {
+        let (number, rest) = self.0.split_at_checked(digits)?;
+        self.0 = rest;
+        if !number.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let number = str::from_utf8(number).ok()?.parse().ok()?;
+        range.contains(&number).then_some(number)
+    }
+
+    /// Takes 1 to 9 digits of a second; gives nanoseconds.
+    fn fraction(&mut self) -> Option<u64> {
+        let digits = self.0.iter().take_while(|b| b.is_ascii_digit()).count();
+        let number = u64::try_from(self.number(digits, 0..=999_999_999)?).ok()?;
+        let missing = u32::try_from(9_usize.checked_sub(digits)?).ok()?;
+        Some(number.saturating_mul(10_u64.saturating_pow(missing)))
+    }
+
+    /// Takes a numeric offset; gives the minutes east of Greenwich.
+    fn offset(&mut self) -> Option<i64> {
+        let west = self.byte(b'-').is_some();
+        if !west {
+            self.byte(b'+')?;
+        }
+        let hours = self.number(2, 0..=23)?;
+        let minutes = self.byte(b':')?.number(2, 0..=59)?;
+        let east = hours.saturating_mul(60).saturating_add(minutes);
+        Some(if west { east.saturating_neg() } else { east })
+    }
 }
 
 /// Whether `name` can name a header, in the lower case of HTTP/2 (RFC 9110, section 5.6.2).
@@ -128,6 +218,66 @@ mod tests {
             ["", "5", "s", "-5s", "+5s", "1.5s", "5 s", " 5s", "5S", "05s", "5us", "1m30s", "é"]
         {
             assert_eq!(period(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        for (text, nanos) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01T00:00:01.5Z", 1_500_000_000),
+            ("1970-01-01T00:00:00.000000001Z", 1),
+            ("1970-01-01T01:00:00+01:00", 0),
+            ("1969-12-31T23:30:00-00:30", 0),
+            ("1970-01-02T00:00:00-00:00", 86_400_000_000_000),
+            ("1985-04-12T23:20:50.52Z", 482_196_050_520_000_000),
+            ("1996-12-19T16:39:57-08:00", 851_042_397_000_000_000),
+            ("2000-02-29T00:00:00Z", 951_782_400_000_000_000),
+            ("2024-02-29T23:59:59Z", 1_709_251_199_000_000_000),
+            ("2024-03-01T00:00:00Z", 1_709_251_200_000_000_000),
+            ("2026-12-31T23:59:59.999999999+23:59", 1_798_675_259_999_999_999),
+            ("2100-03-01T00:00:00Z", 4_107_542_400_000_000_000),
+            // Nothing can be represented that is earlier, or later.
+            ("1969-12-31T23:59:59Z", 0),
+            ("0000-01-01T00:00:00Z", 0),
+            ("9999-12-31T23:59:59Z", u64::MAX),
+        ] {
+            assert_eq!(time(text), Some(UnixNanos(nanos)), "{text}");
+        }
+        for bad in [
+            "",
+            "2026-07-01",
+            "2026-07-01T18:00Z",
+            "2026-07-01T18:00:00",
+            "2026-07-01 18:00:00Z",
+            "2026-07-01t18:00:00Z",
+            "2026-07-01T18:00:00z",
+            "2026-7-1T18:00:00Z",
+            "26-07-01T18:00:00Z",
+            "+026-07-01T18:00:00Z",
+            "2026-07-01T18:00:00.Z",
+            "2026-07-01T18:00:00,5Z",
+            "2026-07-01T18:00:00.0000000001Z",
+            "2026-07-01T18:00:00+2",
+            "2026-07-01T18:00:00+0200",
+            "2026-07-01T18:00:00+24:00",
+            "2026-07-01T18:00:00+02:60",
+            "2026-07-01T18:00:00Z ",
+            " 2026-07-01T18:00:00Z",
+            "2026-07-01T18:00:00ZZ",
+            "2026-13-01T18:00:00Z",
+            "2026-00-01T18:00:00Z",
+            "2026-07-00T18:00:00Z",
+            "2026-04-31T18:00:00Z",
+            "2026-02-29T18:00:00Z",
+            "2100-02-29T18:00:00Z",
+            "2026-07-01T24:00:00Z",
+            "2026-07-01T18:60:00Z",
+            "2016-12-31T23:59:60Z",
+            "2026-07-01T18:00:00é",
+            "1782928800",
+        ] {
+            assert_eq!(time(bad), None, "{bad}");
         }
     }
 

@@ -3,6 +3,7 @@
 mod exchange;
 mod flags;
 mod format;
+mod grpc;
 mod headers;
 mod id;
 mod metric;
@@ -12,6 +13,7 @@ mod time;
 pub use exchange::{Exchange, HeaderEdit};
 pub use flags::TraceFlags;
 pub use format::{Format, FormatSet};
+pub(crate) use grpc::{grpc_method, is_grpc};
 pub use headers::Headers;
 pub(crate) use id::hex_digit;
 pub use id::{IdError, SpanId, TraceId};

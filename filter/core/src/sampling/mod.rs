@@ -1,13 +1,16 @@
 //! The head decision: what is recorded, and why.
 
 mod adaptive;
+mod index;
 mod limit;
 
 use std::borrow::Cow;
 
-use crate::config::{ParentPolicy, Sampling};
+use index::Index;
+
+use crate::config::{ParentPolicy, Rule, Sampling};
 use crate::matching::Facts;
-use crate::model::TraceId;
+use crate::model::{TraceId, UnixNanos};
 use crate::propagation::ParentDecision;
 
 /// Whether a span is recorded.
@@ -59,13 +62,33 @@ pub struct Decision {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
+    index: Index,
+    /// The time of the last tick.
+    wall: UnixNanos,
 }
 
 impl Sampler {
     /// A sampler that decides as `sampling` says.
     #[must_use]
     pub fn new(sampling: &Sampling) -> Self {
-        Self { sampling: sampling.clone() }
+        let matches = sampling.rules.iter().map(|rule| &rule.matches);
+        let index = Index::new(matches);
+        Self { sampling: sampling.clone(), index, wall: UnixNanos::default() }
+    }
+
+    /// Takes in what the time is: rules that have expired are void from now on.
+    pub const fn on_tick(&mut self, wall: UnixNanos) {
+        self.wall = wall;
+    }
+
+    /// The names of the rules that have expired.
+    pub fn expired(&self) -> impl Iterator<Item = &str> {
+        let expired = self.sampling.rules.iter().filter(|rule| self.has_expired(rule));
+        expired.map(|rule| rule.name.as_str())
+    }
+
+    fn has_expired(&self, rule: &Rule) -> bool {
+        rule.until.is_some_and(|until| until <= self.wall)
     }
 
     /// Decides for a request. `parent` is `None` where no valid context and no decision came in.
@@ -75,14 +98,15 @@ impl Sampler {
         parent: Option<ParentDecision>,
         trace_id: TraceId,
     ) -> Decision {
-        let mut rules = self.sampling.rules.iter().enumerate();
-        let matched = rules.find(|(_, rule)| facts.fit(&rule.matches));
-        let rule = matched.map(|(index, _)| index);
-        let policy = matched.and_then(|(_, rule)| rule.parent).unwrap_or(self.sampling.parent);
+        let rules = &self.sampling.rules;
+        let fits = |rule: &Rule| !self.has_expired(rule) && facts.fit(&rule.matches);
+        let rule = self.index.first(facts, |rule| rules.get(rule).is_some_and(fits));
+        let matched = rule.and_then(|rule| rules.get(rule));
+        let policy = matched.and_then(|rule| rule.parent).unwrap_or(self.sampling.parent);
         if let Some(verdict) = by_parent(policy, parent) {
             return Decision { verdict, reason: Reason::Parent, rule };
         }
-        let rate = matched.and_then(|(_, rule)| rule.rate).unwrap_or(self.sampling.rate);
+        let rate = matched.and_then(|rule| rule.rate).unwrap_or(self.sampling.rate);
         Decision {
             verdict: if rate.keeps(trace_id) { Verdict::RecordAndSample } else { Verdict::Drop },
             reason: rule.map_or(Reason::Default, Reason::Rule),
@@ -208,6 +232,34 @@ mod tests {
                 Decision { verdict, reason, rule: Some(rule) },
                 "{path} {parent:?} {id}"
             );
+        }
+    }
+
+    #[test]
+    fn an_expired_rule_is_void_and_the_next_one_decides() {
+        let mut sampler = sampler(
+            r#"{"rate": 0, "rules": [
+                {"name": "incident", "match": {"path": {"prefix": "/pay"}}, "rate": 1,
+                    "until": "1970-01-01T00:00:10Z"},
+                {"name": "pay", "match": {"path": "/pay"}, "rate": 0},
+                {"name": "short", "match": {"path": "/pay"}, "until": "1970-01-01T00:00:05Z"}]}"#,
+        );
+        let headers = get("/pay");
+        for (wall, verdict, rule, expired) in [
+            (0, YES, 0, &[][..]),
+            (4_999_999_999, YES, 0, &[]),
+            (5_000_000_000, YES, 0, &["short"]),
+            (9_999_999_999, YES, 0, &["short"]),
+            (10_000_000_000, NO, 1, &["incident", "short"]),
+            (u64::MAX, NO, 1, &["incident", "short"]),
+        ] {
+            sampler.on_tick(UnixNanos(wall));
+            assert_eq!(
+                sampler.decide(&facts(&headers), None, low()),
+                Decision { verdict, reason: Reason::Rule(rule), rule: Some(rule) },
+                "{wall}"
+            );
+            assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
         }
     }
 

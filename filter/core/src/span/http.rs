@@ -6,7 +6,7 @@ use super::authority::Authority;
 use super::outcome::Outcome;
 use super::{KeyValue, Link, ResponseFlags, Span, SpanKind, Value};
 use crate::config::{Scalar, Spans};
-use crate::model::{Exchange, Headers, SpanId, UnixNanos};
+use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc};
 use crate::propagation::SpanContext;
 
 /// Methods that the conventions know; any other is `_OTHER` (RFC 9110 and PATCH of RFC 5789).
@@ -47,7 +47,7 @@ pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -
     let path = header(":path").map(|path| path.split(['?', '#']).next().unwrap_or_default());
     let authority = header(":authority").filter(|text| !text.is_empty()).map(Authority::split);
     let scheme = header(":scheme");
-    let is_grpc = header("content-type").is_some_and(is_grpc);
+    let is_grpc = subject.headers.get("content-type").is_some_and(is_grpc);
     let outcome = Outcome {
         code: exchange.integer(&["response", "code"]).filter(|code| *code != 0),
         grpc: is_grpc.then(|| exchange.integer(&["response", "grpc_status"])).flatten(),
@@ -149,16 +149,10 @@ pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -
     }
 }
 
-fn is_grpc(content_type: &str) -> bool {
-    content_type
-        .strip_prefix("application/grpc")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
-}
-
-/// Service and method of a gRPC path, `/{service}/{method}`.
+/// Service and method of a gRPC path.
 fn rpc_method(path: &str) -> Option<(&str, &str)> {
-    let (service, method) = path.strip_prefix('/')?.rsplit_once('/')?;
-    (!service.is_empty() && !method.is_empty()).then_some((service, method))
+    let (service, method) = grpc_method(path.as_bytes())?;
+    Some((str::from_utf8(service).ok()?, str::from_utf8(method).ok()?))
 }
 
 fn default_port(scheme: &str) -> Option<u16> {
