@@ -1,6 +1,7 @@
 //! The head decision: what is recorded, and why.
 
 mod adaptive;
+mod floor;
 mod index;
 mod limit;
 
