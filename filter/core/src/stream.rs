@@ -9,7 +9,7 @@ use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
-use crate::sampling::{Decision, Verdict};
+use crate::sampling::{Decision, Origin, OtMember, Threshold, Verdict};
 use crate::span::{self, Link, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
@@ -153,7 +153,8 @@ fn begin(
     }
 
     let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);
-    let decision = plugin.sampler.decide(&facts, parent, trace_id);
+    let ot = remote.as_ref().and_then(|remote| OtMember::of(&remote.state));
+    let decision = plugin.sampler.decide(&facts, Origin::new(trace_id, parent, ot.as_ref()));
     if let Some(rule) = decision.rule {
         plugin.metrics.add_rule(rule);
     }
@@ -164,7 +165,7 @@ fn begin(
         span_id: SpanId::random(rng),
         flags: flags(remote.as_ref(), decision.verdict),
         debug: parent == Some(ParentDecision::Debug) && sampled,
-        state: remote.map(|remote| remote.state).unwrap_or_default(),
+        state: state(remote.as_ref(), ot, decision.threshold),
     };
     let formats = &plugin.config().propagation;
     propagation::update_state(&mut context, &formats.inject, &formats.extract);
@@ -305,6 +306,20 @@ fn filter_state(
         AccessLogField::TraceId => None,
     }));
     state
+}
+
+/// The vendors' state that goes on. A new trace gets a member `ot` if there is something to say; a
+/// trace that came without one never does (`tracestate` is of those who sent it).
+fn state(
+    remote: Option<&RemoteContext>,
+    ot: Option<OtMember<'_>>,
+    threshold: Option<Threshold>,
+) -> TraceState {
+    match (remote, ot) {
+        (None, _) => OtMember::default().write(&TraceState::default(), threshold),
+        (Some(remote), None) => remote.state.clone(),
+        (Some(remote), Some(ot)) => ot.write(&remote.state, threshold),
+    }
 }
 
 /// Our own ids are random throughout; of another's only its maker can say so.

@@ -5,7 +5,7 @@ use meshweft_core::config::{Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{Exchange, Format, Headers, TraceId};
 use meshweft_core::propagation::ParentDecision;
-use meshweft_core::sampling::{Decision, Reason, Sampler, Verdict};
+use meshweft_core::sampling::{Decision, Origin, Reason, Sampler, Verdict};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -65,7 +65,8 @@ fn decided(
     let headers: Headers = pairs.into_iter().collect();
     let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
     let mut sampler = Sampler::new(&config.sampling);
-    let Decision { verdict, reason, .. } = sampler.decide(&facts, parent, id(share));
+    let Decision { verdict, reason, .. } =
+        sampler.decide(&facts, Origin::new(id(share), parent, None));
     let reason = match reason {
         Reason::Default => "default".to_owned(),
         Reason::Parent => "parent".to_owned(),

@@ -205,7 +205,7 @@ fn an_invalid_context_restarts_the_trace_and_is_counted() {
     let edits = worker.serve(&request(&[("traceparent", &incoming), ("tracestate", "a=1")]));
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
     assert_ne!(forwarded.get(3..35), Some(TRACE));
-    assert_eq!(edits.get("tracestate"), Some(&None));
+    assert_eq!(edits.get("tracestate"), Some(&Some("ot=th:0".to_owned())));
     let mut metrics = worker.metrics();
     metrics.retain(|name, _| !name.starts_with("meshweft_queue"));
     assert_eq!(
@@ -405,7 +405,7 @@ fn a_restarted_trace_has_nothing_of_what_came_in() {
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
     assert_ne!(forwarded.get(3..35), Some(TRACE));
     assert_eq!(forwarded.get(52..), Some("-03"), "the rate decides, and the id is random");
-    assert_eq!(edits.get("tracestate"), Some(&None));
+    assert_eq!(edits.get("tracestate"), Some(&Some("ot=th:0".to_owned())));
     let ids = forwarded.get(3..52).unwrap();
     assert_eq!(edits.get("b3"), Some(&Some(format!("{ids}-1"))));
     assert_eq!(edits.get("x-b3-traceid"), Some(&forwarded.get(3..35).map(str::to_owned)));
@@ -449,7 +449,7 @@ fn a_linked_trace_is_a_new_one_that_names_the_old() {
     let forwarded = edits.get("traceparent").cloned().flatten().unwrap();
     assert_ne!(forwarded.get(3..35), Some(TRACE));
     assert_eq!(forwarded.get(52..), Some("-03"));
-    assert_eq!(edits.get("tracestate"), Some(&None));
+    assert_eq!(edits.get("tracestate"), Some(&Some("ot=th:0".to_owned())));
     let call = worker.tick().pop().unwrap();
     // Field 13, a link: ids, tracestate, and flags that say random, remote.
     let (trace, parent) = (hex::decode(TRACE).unwrap(), hex::decode(PARENT).unwrap());

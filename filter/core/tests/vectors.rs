@@ -14,12 +14,19 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 #[cfg(not(target_family = "wasm"))]
 mod collected;
 
-use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
-use meshweft_core::model::{Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId};
+use meshweft_core::config::{Baggage, Config, KeepBaggage, Propagation};
+use meshweft_core::model::{
+    Exchange, Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId,
+};
+use meshweft_core::plugin::Plugin;
 use meshweft_core::propagation::{
     Extracted, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing,
     TraceState, baggage_attributes, carry_baggage, extract, inject, update_state,
 };
+use meshweft_core::sampling::OtMember;
+use meshweft_core::stream::Stream;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -97,6 +104,35 @@ struct AttributesCase {
     keys: Vec<String>,
     headers: Vec<(String, String)>,
     attributes: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProbabilitySuite {
+    #[serde(rename = "about")]
+    _about: String,
+    read: Vec<MemberCase>,
+    serve: Vec<ServeCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberCase {
+    why: String,
+    value: String,
+    th: Option<String>,
+    rv: Option<String>,
+    again: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServeCase {
+    why: String,
+    sampling: serde_json::Value,
+    headers: Vec<(String, String)>,
+    sampled: bool,
+    state: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -250,6 +286,56 @@ fn tracestate() {
             case.why,
             case.headers
         );
+    }
+}
+
+#[test]
+fn probability() {
+    let suite: ProbabilitySuite =
+        serde_json::from_str(include_str!("testdata/probability.json")).unwrap();
+    for case in suite.read {
+        let member = OtMember::parse(&case.value);
+        let [th, rv] = [
+            member.threshold.map(|threshold| threshold.to_string()),
+            member.randomness.map(|randomness| randomness.to_string()),
+        ];
+        let found = (th, rv, member.to_string());
+        assert_eq!(found, (case.th, case.rv, case.again), "{}: {}", case.why, case.value);
+    }
+    for case in suite.serve {
+        let found = served(&case.sampling, &case.headers);
+        assert_eq!(found, (case.sampled, case.state), "{}: {:?}", case.why, case.headers);
+    }
+}
+
+/// What goes on where every span is exported that `sampling` lets through: whether it is sampled,
+/// and its `tracestate`.
+fn served(sampling: &serde_json::Value, headers: &[(String, String)]) -> (bool, Option<String>) {
+    let config = serde_json::json!({"export": {"cluster": "c"}, "sampling": sampling});
+    let config = Config::parse(config.to_string().as_bytes(), &|_| None).unwrap();
+    let mut plugin = Plugin::new(config, None, &|_| None);
+    let mut rng = SmallRng::seed_from_u64(7);
+    let effects =
+        Stream::default().on_request_headers(&mut plugin, &Requested(map(headers)), &mut rng);
+    let after = after(headers, effects.edits);
+    let value = |name: &str| {
+        let mut values = after.iter().filter(|(other, _)| other == name);
+        let value = values.next().map(|(_, value)| value.clone());
+        assert_eq!(values.next(), None, "{name} stands twice");
+        value
+    };
+    (value("traceparent").unwrap().ends_with(['1', '3']), value("tracestate"))
+}
+
+/// A request of which nothing is known but its headers.
+struct Requested(Headers);
+
+impl Exchange for Requested {
+    fn request_headers(&self) -> Headers {
+        self.0.clone()
+    }
+    fn property(&self, _: &[&str]) -> Option<Vec<u8>> {
+        None
     }
 }
 

@@ -49,6 +49,10 @@ fn the_forwarded_parent_id_is_the_exported_span_id() {
     assert_eq!((&*forwarded[1].0, &*forwarded[1].2), (TRACE_ID, "01"));
     assert_eq!(hex(&spans[0].parent_span_id), "");
     assert_eq!(hex(&spans[1].parent_span_id), PARENT_ID);
+    // Our decision has a known probability; the parent did not tell of its own.
+    assert_eq!(spans.iter().map(|span| &*span.trace_state).collect::<Vec<_>>(), ["ot=th:0", ""]);
+    assert_eq!(host.state().exchange(new).request_header("tracestate"), [b"ot=th:0"]);
+    assert_eq!(host.state().exchange(continued).request_header("tracestate"), [b""; 0]);
     for span in &spans {
         assert_eq!(span.name, "GET");
         assert_eq!(span.kind(), SpanKind::Server);
@@ -164,7 +168,7 @@ fn what_is_not_trusted_is_linked_to() {
         let (trace_id, _, flags) = traceparent(exchange.request_header("traceparent")[0]);
         assert_ne!(trace_id, TRACE_ID);
         assert_eq!(flags, "03");
-        assert_eq!(exchange.request_header("tracestate"), [b""; 0]);
+        assert_eq!(exchange.request_header("tracestate"), [b"ot=th:0"]);
     }
     let spans = collect(&mut host, root);
     let links = Vec::from_iter(spans.iter().map(|span| {

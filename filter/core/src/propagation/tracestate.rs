@@ -83,6 +83,17 @@ impl TraceState {
         Ok(self.put(key, value))
     }
 
+    /// This list without the member `key`.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Self {
+        let rest: Vec<&str> = self
+            .0
+            .split(',')
+            .filter(|member| member.split_once('=').is_none_or(|(other, _)| other != key))
+            .collect();
+        Self(rest.join(","))
+    }
+
     /// The members of both lists, those of this one in front.
     #[must_use]
     pub(super) fn over(&self, older: Self) -> Self {

@@ -4,10 +4,12 @@ mod adaptive;
 mod floor;
 mod index;
 mod limit;
+mod probability;
 
 use std::borrow::Cow;
 
 use index::Index;
+pub use probability::{OtMember, Randomness, Threshold};
 
 use crate::config::{ParentPolicy, Rule, Sampling};
 use crate::matching::Facts;
@@ -57,6 +59,29 @@ pub struct Decision {
     pub reason: Reason,
     /// The index of the first rule that matched, whatever decided in the end.
     pub rule: Option<usize>,
+    /// The threshold by which the span was kept; `None` if its probability is unknown, as where
+    /// something else than a rate had a say, and where the span is not recorded.
+    pub threshold: Option<Threshold>,
+}
+
+/// The trace that a decision is about, with what came in of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// What the parent decided; `None` where no valid context and no decision came in.
+    pub parent: Option<ParentDecision>,
+    /// The bits that thresholds are compared with.
+    pub randomness: Randomness,
+    /// The threshold by which the parent says that it was kept.
+    pub threshold: Option<Threshold>,
+}
+
+impl Origin {
+    /// Of the trace `id`, whose parent sent `ot`.
+    #[must_use]
+    pub fn new(id: TraceId, parent: Option<ParentDecision>, ot: Option<&OtMember<'_>>) -> Self {
+        let randomness = ot.and_then(|ot| ot.randomness).unwrap_or_else(|| Randomness::of(id));
+        Self { parent, randomness, threshold: ot.and_then(|ot| ot.threshold) }
+    }
 }
 
 /// Decides for the requests of one instance.
@@ -92,26 +117,27 @@ impl Sampler {
         rule.until.is_some_and(|until| until <= self.wall)
     }
 
-    /// Decides for a request. `parent` is `None` where no valid context and no decision came in.
-    pub fn decide(
-        &mut self,
-        facts: &Facts<'_>,
-        parent: Option<ParentDecision>,
-        trace_id: TraceId,
-    ) -> Decision {
+    /// Decides for a request.
+    pub fn decide(&mut self, facts: &Facts<'_>, origin: Origin) -> Decision {
         let rules = &self.sampling.rules;
         let fits = |rule: &Rule| !self.has_expired(rule) && facts.fit(&rule.matches);
         let rule = self.index.first(facts, |rule| rules.get(rule).is_some_and(fits));
         let matched = rule.and_then(|rule| rules.get(rule));
         let policy = matched.and_then(|rule| rule.parent).unwrap_or(self.sampling.parent);
-        if let Some(verdict) = by_parent(policy, parent) {
-            return Decision { verdict, reason: Reason::Parent, rule };
+        if let Some(verdict) = by_parent(policy, origin.parent) {
+            // A threshold that would not have kept the trace says nothing of why it was kept.
+            let threshold = origin.threshold.filter(|threshold| {
+                verdict == Verdict::RecordAndSample && threshold.keeps(origin.randomness)
+            });
+            return Decision { verdict, reason: Reason::Parent, rule, threshold };
         }
         let rate = matched.and_then(|rule| rule.rate).unwrap_or(self.sampling.rate);
+        let threshold = Threshold::of(rate).filter(|threshold| threshold.keeps(origin.randomness));
         Decision {
-            verdict: if rate.keeps(trace_id) { Verdict::RecordAndSample } else { Verdict::Drop },
+            verdict: if threshold.is_some() { Verdict::RecordAndSample } else { Verdict::Drop },
             reason: rule.map_or(Reason::Default, Reason::Rule),
             rule,
+            threshold,
         }
     }
 }
@@ -137,7 +163,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::config::{Config, Direction};
+    use crate::config::{Config, Direction, Rate};
     use crate::matching::Side;
     use crate::model::{Exchange, Headers};
 
@@ -175,6 +201,16 @@ mod tests {
         TraceId::from_hex(b"000000000000000000fffffffffffffe").unwrap()
     }
 
+    fn origin(parent: Option<ParentDecision>, id: TraceId) -> Origin {
+        Origin::new(id, parent, None)
+    }
+
+    /// The threshold of what was kept by this rate.
+    fn kept(verdict: Verdict, reason: Reason, rate: f64) -> Option<Threshold> {
+        let by_rate = verdict == YES && reason != Reason::Parent;
+        by_rate.then(|| Threshold::of(Rate::new(rate).unwrap()).unwrap())
+    }
+
     const YES: Verdict = Verdict::RecordAndSample;
     const NO: Verdict = Verdict::Drop;
 
@@ -195,13 +231,23 @@ mod tests {
         ] {
             let facts = facts(&headers);
             assert_eq!(
-                respect.decide(&facts, parent, id),
-                Decision { verdict: respected, reason, rule: None },
+                respect.decide(&facts, origin(parent, id)),
+                Decision {
+                    verdict: respected,
+                    reason,
+                    rule: None,
+                    threshold: kept(respected, reason, 0.5)
+                },
                 "{parent:?} {id}"
             );
             assert_eq!(
-                ignore.decide(&facts, parent, id),
-                Decision { verdict: ignored, reason: Reason::Default, rule: None },
+                ignore.decide(&facts, origin(parent, id)),
+                Decision {
+                    verdict: ignored,
+                    reason: Reason::Default,
+                    rule: None,
+                    threshold: kept(ignored, Reason::Default, 0.5)
+                },
                 "{parent:?} {id}"
             );
         }
@@ -229,8 +275,13 @@ mod tests {
         ] {
             let headers = get(path);
             assert_eq!(
-                sampler.decide(&facts(&headers), parent, id),
-                Decision { verdict, reason, rule: Some(rule) },
+                sampler.decide(&facts(&headers), origin(parent, id)),
+                Decision {
+                    verdict,
+                    reason,
+                    rule: Some(rule),
+                    threshold: kept(verdict, reason, if path == "/half" { 0.5 } else { 1.0 })
+                },
                 "{path} {parent:?} {id}"
             );
         }
@@ -256,8 +307,13 @@ mod tests {
         ] {
             sampler.on_tick(UnixNanos(wall));
             assert_eq!(
-                sampler.decide(&facts(&headers), None, low()),
-                Decision { verdict, reason: Reason::Rule(rule), rule: Some(rule) },
+                sampler.decide(&facts(&headers), origin(None, low())),
+                Decision {
+                    verdict,
+                    reason: Reason::Rule(rule),
+                    rule: Some(rule),
+                    threshold: kept(verdict, Reason::Rule(rule), 1.0)
+                },
                 "{wall}"
             );
             assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
@@ -272,33 +328,75 @@ mod tests {
         );
         let headers = get("/");
         assert_eq!(
-            sampler.decide(&facts(&headers), Some(ParentDecision::Drop), high()),
-            Decision { verdict: NO, reason: Reason::Parent, rule: Some(0) }
+            sampler.decide(&facts(&headers), origin(Some(ParentDecision::Drop), high())),
+            Decision { verdict: NO, reason: Reason::Parent, rule: Some(0), threshold: None }
         );
     }
 
     #[test]
+    fn a_parents_threshold_goes_on_if_it_kept_the_trace() {
+        use ParentDecision::{Debug, Deferred, Drop, Sample};
+        let mut sampler = sampler(r#"{"rate": 1}"#);
+        let headers = get("/");
+        let (all, half) = (Threshold::from_hex("0"), Threshold::from_hex("8"));
+        for (parent, id, ot, expected) in [
+            (Some(Sample), high(), "th:8", half),
+            (Some(Debug), high(), "th:8", half),
+            (Some(Sample), low(), "th:8", None),
+            (Some(Sample), low(), "rv:80000000000000;th:8", half),
+            (Some(Sample), high(), "rv:7fffffffffffff;th:8", None),
+            (Some(Sample), high(), "rv:80000000000000", None),
+            (Some(Drop), high(), "th:8", None),
+            (Some(Drop), low(), "th:8", None),
+            (Some(Deferred), low(), "th:8", all),
+            (None, low(), "", all),
+        ] {
+            let origin = Origin::new(id, parent, Some(&OtMember::parse(ot)));
+            let threshold = sampler.decide(&facts(&headers), origin).threshold;
+            assert_eq!(threshold, expected, "{parent:?} {id} {ot}");
+        }
+    }
+
+    #[test]
+    fn the_senders_randomness_counts_in_place_of_the_id() {
+        let mut sampler = sampler(r#"{"rate": 0.5, "parent": "ignore"}"#);
+        let headers = get("/");
+        for (id, ot, verdict) in [
+            (low(), "rv:80000000000000", YES),
+            (high(), "rv:7fffffffffffff", NO),
+            (high(), "rv:7fffffffffffff;", YES),
+        ] {
+            let origin = Origin::new(id, None, Some(&OtMember::parse(ot)));
+            assert_eq!(sampler.decide(&facts(&headers), origin).verdict, verdict, "{id} {ot}");
+        }
+    }
+
+    /// The chi-squared test of each rate, whose bound one run in a thousand would miss.
+    #[test]
     fn rates_are_met_and_monotone() {
+        const RATES: [f64; 4] = [0.001, 0.01, 0.1, 0.5];
         let mut rng = SmallRng::seed_from_u64(1);
         let headers = get("/");
-        let rates = [0.0, 0.001, 0.05, 0.25, 0.5, 0.9, 1.0];
-        let mut samplers = rates.map(|rate| sampler(&format!(r#"{{"rate": {rate}}}"#)));
-        let mut recorded = [0_u32; 7];
-        let n = 50_000_u32;
+        let facts = facts(&headers);
+        let mut samplers = RATES.map(|rate| sampler(&format!(r#"{{"rate": {rate}}}"#)));
+        let mut recorded = [0_u32; RATES.len()];
+        let n = 1_000_000_u32;
         for _ in 0..n {
-            let id = TraceId::random(&mut rng);
+            let origin = origin(None, TraceId::random(&mut rng));
             let mut before = NO;
             for (sampler, count) in samplers.iter_mut().zip(&mut recorded) {
-                let verdict = sampler.decide(&facts(&headers), None, id).verdict;
-                assert!(before == NO || verdict == YES, "a larger rate lost {id}");
+                let verdict = sampler.decide(&facts, origin).verdict;
+                assert!(before == NO || verdict == YES, "a larger rate lost {origin:?}");
                 before = verdict;
                 *count += u32::from(verdict == YES);
             }
         }
-        for (rate, count) in rates.into_iter().zip(recorded) {
+        for (rate, count) in RATES.into_iter().zip(recorded) {
             let expected = f64::from(n) * rate;
-            let deviation = (f64::from(n) * rate * (1.0 - rate)).sqrt();
-            assert!((f64::from(count) - expected).abs() <= 4.0 * deviation, "{rate}: {count}");
+            let difference = f64::from(count) - expected;
+            let chi_squared =
+                difference.powi(2) / expected + difference.powi(2) / (f64::from(n) - expected);
+            assert!(chi_squared < 10.83, "{rate}: {count}, {chi_squared}");
         }
     }
 }

@@ -3,8 +3,10 @@
 //! Every `core` case must hold. Cases on which implementations are `split`, or which are
 //! `disputed`, must each have a row in `testdata/choices.json`, and that must hold.
 
+mod sampling;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use meshweft_core::config::Propagation;
 use meshweft_core::propagation::carry_baggage;
@@ -99,12 +101,7 @@ fn each_choice_is_told_once_and_with_a_reason() {
 
 #[test]
 fn cases() {
-    let Some(folder) = std::env::var_os("MESHWEFT_VECTORS") else {
-        println!("MESHWEFT_VECTORS is not set: no collected vectors to run");
-        return;
-    };
-    // A relative path is meant from the workspace, where cargo is called, and not from here.
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+    let Some(folder) = folder() else { return };
     let mut choices: BTreeMap<String, Choice> = rows()
         .into_iter()
         .flat_map(|row| row.ids.into_iter().map(move |id| (id, row.choice.clone())))
@@ -121,6 +118,23 @@ fn cases() {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// Where the files are, if they are.
+fn folder() -> Option<PathBuf> {
+    let Some(folder) = std::env::var_os("MESHWEFT_VECTORS") else {
+        println!("MESHWEFT_VECTORS is not set: no collected vectors to run");
+        return None;
+    };
+    // A relative path is meant from the workspace, where cargo is called, and not from here.
+    Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder))
+}
+
+fn suite(folder: &Path, name: &str) -> Value {
+    let file = folder.join(name).with_extension("json");
+    let text = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
 fn rows() -> Vec<Row> {
     serde_json::from_str(include_str!("../testdata/choices.json")).unwrap()
 }
@@ -134,10 +148,7 @@ fn run(
     choices: &mut BTreeMap<String, Choice>,
     failures: &mut Vec<String>,
 ) -> [usize; 3] {
-    let file = folder.join(name).with_extension("json");
-    let text = std::fs::read_to_string(&file)
-        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let suite: Value = serde_json::from_str(&text).unwrap();
+    let suite = suite(folder, name);
     let mut ran = [0_usize; 3];
     for (part, check) in
         [("extract", extracts as Check), ("inject", injects), ("tracestate_dd", members)]
