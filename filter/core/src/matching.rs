@@ -112,6 +112,15 @@ impl<'a> Facts<'a> {
         matched.map(|rule| rule.trust).unwrap_or_default()
     }
 
+    /// What is called: the method, and of what: a gRPC method, a route that is named like a
+    /// template, or else the host. Few values, however many paths there are.
+    pub fn operation(&self) -> [&[u8]; 2] {
+        let grpc = self.headers.get("content-type").is_some_and(is_grpc);
+        let template = || self.route().filter(|route| route.starts_with(b"/"));
+        let what = if grpc { self.path() } else { template().or_else(|| self.host()) };
+        [self.method().unwrap_or_default(), what.unwrap_or_default()]
+    }
+
     /// The headers of the request.
     #[must_use]
     pub const fn headers(&self) -> &'a Headers {

@@ -3,7 +3,7 @@
 
 use meshweft_core::config::{Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
-use meshweft_core::model::{Exchange, Format, Headers, TraceId};
+use meshweft_core::model::{Exchange, Format, Headers, Local, TraceId};
 use meshweft_core::propagation::ParentDecision;
 use meshweft_core::sampling::{Decision, Origin, Reason, Sampler, Verdict};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
@@ -66,11 +66,12 @@ fn decided(
     let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
     let mut sampler = Sampler::new(&config.sampling);
     let Decision { verdict, reason, .. } =
-        sampler.decide(&facts, Origin::new(id(share), parent, None));
+        sampler.decide(&facts, Origin::new(id(share), parent, None), &Local::default());
     let reason = match reason {
         Reason::Default => "default".to_owned(),
         Reason::Parent => "parent".to_owned(),
         Reason::Rule(index) => config.sampling.rules.get(index).unwrap().name.clone(),
+        other => other.describe(&config.sampling).into_owned(),
     };
     (verdict == Verdict::RecordAndSample, reason)
 }

@@ -1,4 +1,9 @@
-//! The seam to the host's shared data: one small store for all workers of a proxy.
+//! The seam to what all workers of a proxy have in common: one small store, and one clock.
+
+use core::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use super::MonoNanos;
 
 /// Attempts of [`update`]: a conflict needs another worker within about a microsecond.
 const ATTEMPTS: u32 = 4;
@@ -7,7 +12,7 @@ const IF_ABSENT: u32 = u32::MAX;
 /// Set whatever there is.
 const ALWAYS: u32 = 0;
 
-/// The host's shared data, as proxy-wasm has it: keyed by VM id, one store for the whole process,
+/// What the workers of a proxy share: the host's shared data, as proxy-wasm has it: keyed by VM id, one store for the whole process,
 /// without a way to delete a key, and open to every other plugin of that VM id.
 ///
 /// So keys are few, they begin with [`PREFIX`], and what stands under them is read strictly:
@@ -23,10 +28,13 @@ pub trait Shared {
     ///
     /// Says why nothing was set.
     fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SharedError>;
+
+    /// The time, of a clock that never goes back and is the same for all workers.
+    fn now(&self) -> MonoNanos;
 }
 
 /// What all keys begin with: whose they are, and the version of what stands under them.
-pub const PREFIX: &str = "meshweft/1/";
+pub(crate) const PREFIX: &str = "meshweft/1/";
 
 /// Why nothing was set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,7 +50,7 @@ pub enum SharedError {
 /// `change` takes the value that stands there and gives the one to write, or `None` to leave
 /// things as they are, with its outcome. The outcome of the last call is the answer; `None` if
 /// others were faster each time, or the host has no shared data.
-pub fn update<T>(
+pub(crate) fn update<T>(
     shared: &dyn Shared,
     key: &str,
     mut change: impl FnMut(Option<&[u8]>) -> (Option<Vec<u8>>, T),
@@ -66,19 +74,57 @@ pub fn update<T>(
     None
 }
 
+/// A store and a clock of one process, for whoever has no host: the native tool, and tests.
+#[derive(Debug, Default)]
+pub struct Local {
+    values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
+    writes: Cell<u32>,
+    /// What time it is.
+    pub clock: Cell<MonoNanos>,
+}
+
+impl Local {
+    /// All keys, in order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.values.borrow().keys().cloned().collect()
+    }
+}
+
+impl Shared for Local {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.values.borrow().get(key).cloned()
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SharedError> {
+        let mut values = self.values.borrow_mut();
+        if cas != ALWAYS && values.get(key).is_some_and(|(_, now)| *now != cas) {
+            return Err(SharedError::CasMismatch);
+        }
+        let number = self.writes.get().wrapping_add(1).max(1);
+        self.writes.set(number);
+        values.insert(key.to_owned(), (value.to_vec(), number));
+        Ok(())
+    }
+
+    fn now(&self) -> MonoNanos {
+        self.clock.get()
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod fake {
     //! Shared data for tests.
 
-    use std::cell::{Cell, RefCell};
-    use std::collections::BTreeMap;
+    use core::cell::Cell;
 
-    use super::{Shared, SharedError};
+    use super::{Local, Shared, SharedError};
+    use crate::model::MonoNanos;
 
-    /// A store as Envoy has it, with faults to order.
+    /// A store with faults to order.
     #[derive(Debug, Default)]
     pub(crate) struct Store {
-        pub(crate) values: RefCell<BTreeMap<String, (Vec<u8>, u32)>>,
+        pub(crate) local: Local,
         /// Of so many compare-and-swaps in a row, all but one find that another was faster.
         pub(crate) conflicts: Cell<u32>,
         /// The host refuses everything.
@@ -93,14 +139,18 @@ pub(crate) mod fake {
         }
 
         pub(crate) fn keys(&self) -> Vec<String> {
-            self.values.borrow().keys().cloned().collect()
+            self.local.keys()
+        }
+
+        pub(crate) fn value(&self, key: &str) -> Option<Vec<u8>> {
+            self.local.get(key).map(|(value, _)| value)
         }
     }
 
     impl Shared for Store {
         fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
             self.gets.set(self.gets.get() + 1);
-            self.values.borrow().get(key).filter(|_| !self.broken.get()).cloned()
+            self.local.get(key).filter(|_| !self.broken.get())
         }
 
         fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SharedError> {
@@ -110,12 +160,14 @@ pub(crate) mod fake {
                 return Err(SharedError::Unavailable);
             }
             let faster = self.conflicts.get() > 0 && sets % u64::from(self.conflicts.get()) != 0;
-            let mut values = self.values.borrow_mut();
-            if cas != 0 && (faster || values.get(key).is_some_and(|(_, now)| *now != cas)) {
+            if cas != 0 && faster {
                 return Err(SharedError::CasMismatch);
             }
-            values.insert(key.to_owned(), (value.to_vec(), u32::try_from(sets).unwrap()));
-            Ok(())
+            self.local.set(key, value, cas)
+        }
+
+        fn now(&self) -> MonoNanos {
+            self.local.now()
         }
     }
 }
@@ -138,7 +190,7 @@ mod tests {
     }
 
     fn value(store: &Store) -> Option<Vec<u8>> {
-        store.get("k").map(|(value, _)| value)
+        store.value("k")
     }
 
     #[test]

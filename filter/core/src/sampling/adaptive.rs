@@ -23,8 +23,6 @@ const SLOTS: usize = 8;
 const WINDOW: u64 = 5;
 /// Ticks that come sooner after a report make none.
 const REPORT: Duration = Duration::from_millis(500);
-/// Steps between a rate and its half: thresholds that change with every tick would tell nothing.
-const STEPS: f64 = 256.0;
 
 /// The rate of one target, as one worker applies it.
 #[derive(Clone, Debug)]
@@ -69,13 +67,13 @@ impl Adaptive {
     pub(crate) fn next(&mut self) -> f64 {
         self.seen += 1.0;
         self.unreported += 1.0;
-        quantized(self.rate.min(self.target / self.seen))
+        self.rate.min(self.target / self.seen)
     }
 
     /// Reports what was seen, and takes the rate from what all workers saw.
     pub(crate) fn on_tick(&mut self, now: MonoNanos, shared: &dyn Shared) {
         // The first report is of an unknown time; a tick is not longer.
-        let since = self.reported.unwrap_or(MonoNanos(now.0.saturating_sub(SLOT_NANOS)));
+        let since = self.reported.unwrap_or_else(|| MonoNanos(now.0.saturating_sub(SLOT_NANOS)));
         if self.reported.is_some() && now.since(since) < REPORT {
             return;
         }
@@ -98,12 +96,6 @@ impl Adaptive {
         }
         .min(1.0);
     }
-}
-
-/// The largest rate of a coarse scale that is not above `rate`.
-fn quantized(rate: f64) -> f64 {
-    let scale = STEPS / rate.log2().floor().exp2();
-    (rate * scale).floor() / scale
 }
 
 impl Load {
@@ -467,25 +459,6 @@ mod tests {
             proxy.assert_on_target(10..20);
             proxy.assert_on_target(20..45);
             assert_eq!(proxy.store.keys(), ["meshweft/1/load/20"]);
-        }
-    }
-
-    #[test]
-    fn rates_are_coarse_and_never_above() {
-        for (rate, coarse) in [
-            (1.0, 1.0),
-            (0.5, 0.5),
-            (0.25 + 1e-9, 0.25),
-            (1.0 - 1e-9, 511.0 / 512.0),
-            (1.0 / 3.0, 341.0 / 1024.0),
-        ] {
-            assert_eq!(quantized(rate), coarse, "{rate}");
-        }
-        let mut rng = SmallRng::seed_from_u64(3);
-        for _ in 0..10_000 {
-            let rate = rng.random::<f64>().powi(12).max(1e-12);
-            let coarse = quantized(rate);
-            assert!(coarse <= rate && coarse >= rate * (1.0 - 1.0 / STEPS), "{rate} {coarse}");
         }
     }
 }

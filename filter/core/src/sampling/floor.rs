@@ -86,7 +86,6 @@ impl Floor {
         &mut self,
         operation: Operation,
         tick: MonoNanos,
-        now: &dyn Fn() -> MonoNanos,
         shared: &dyn Shared,
     ) -> bool {
         let Self { per_second, most, .. } = *self;
@@ -95,7 +94,7 @@ impl Floor {
         if tick < seen.dry_until {
             return false;
         }
-        let now = now();
+        let now = shared.now();
         let answer = update(shared, &key, |value| {
             let mut buckets = value.and_then(|value| decode(value, now, most)).unwrap_or_default();
             let Some(bucket) = bucket(&mut buckets, operation, now, most) else {
@@ -221,8 +220,8 @@ mod tests {
         fn lifts(&mut self, worker: usize, operation: Operation) -> bool {
             // Ticks come every second: what a worker knows of the time is a little old.
             let tick = MonoNanos(START + self.now * SECOND);
-            let now = || MonoNanos(START + self.now * SECOND + SECOND / 2);
-            self.workers[worker].lifts(operation, tick, &now, &self.store)
+            self.store.local.clock.set(MonoNanos(tick.0 + SECOND / 2));
+            self.workers[worker].lifts(operation, tick, &self.store)
         }
 
         /// One request a second on one worker after the other; how many are lifted.
@@ -299,7 +298,7 @@ mod tests {
         assert!((256..=256 * 4).contains(&lifted), "{lifted}");
         assert!(proxy.workers.iter().all(|worker| worker.seen.len() == OPERATIONS));
         assert_eq!(proxy.store.keys(), ["meshweft/1/floor/1"]);
-        assert_eq!(proxy.store.values.borrow()["meshweft/1/floor/1"].0.len(), 256 * 24);
+        assert_eq!(proxy.store.value("meshweft/1/floor/1").unwrap().len(), 256 * 24);
     }
 
     #[test]
@@ -371,7 +370,7 @@ mod tests {
             let mut proxy = Proxy::new(2.0, 1);
             proxy.store.put("meshweft/1/floor/2", &garbage);
             assert_eq!(proxy.serve(4, 1), 2);
-            assert_eq!(proxy.store.values.borrow()["meshweft/1/floor/2"].0.len(), 24);
+            assert_eq!(proxy.store.value("meshweft/1/floor/2").unwrap().len(), 24);
         }
     }
 

@@ -36,8 +36,8 @@ use crate::model::shared::{PREFIX, Shared, update};
 const WINDOW: f64 = 10.0;
 /// The part by which a window may differ from the limit; one token where that is more.
 const TOLERANCE: f64 = 0.05;
-/// What a full bucket holds, in seconds. A little less than one, so that a bucket need not fill
-/// more than 5 % slower after it.
+/// What a full bucket holds, in seconds, rounded to whole tokens. A little less than one, so
+/// that a bucket need not fill more than 5 % slower after it.
 const BURST: f64 = 0.97;
 /// How long tokens are good that a worker has taken, in seconds.
 const LEASE: f64 = 0.01;
@@ -153,15 +153,18 @@ impl Limit {
 
 impl Shape {
     fn new(rate: f64) -> Self {
-        let burst = (rate * BURST).max(1.0);
         let tolerance = (rate * WINDOW * TOLERANCE).max(1.0);
+        // Tokens are whole: less than one more than the most is still no more than the most.
+        let below = rate.mul_add(WINDOW, tolerance).floor() + 0.999;
         // Of a lease, all may be spent at its end.
         let window = WINDOW + LEASE;
+        let slack = rate.mul_add(-window, below);
+        let burst = (rate * BURST).round().max(slack).max(1.0);
         Self {
             rate,
             burst,
-            slack: rate.mul_add(-LEASE, tolerance).max(1.0),
-            slow: ((rate.mul_add(WINDOW, tolerance) - burst) / window).min(rate),
+            slack,
+            slow: ((below - burst) / window).min(rate),
             lease: (rate * LEASE).floor(),
         }
     }
@@ -306,7 +309,7 @@ mod tests {
         /// grown to a whole token counts for the next window.
         #[track_caller]
         fn assert_used(&self, start: u64) {
-            let least = (self.rate * 10.0 - self.tolerance() - 1.0).max(0.0);
+            let least = (self.rate * 10.0 - self.tolerance() - 1.0).floor().max(0.0);
             let window = 10 * SECOND;
             let starts = self.granted.iter().filter(|at| **at >= start).chain([&start]);
             for begin in starts.filter(|at| **at + window <= self.now) {
@@ -345,6 +348,9 @@ mod tests {
                 (0.5, 100.0),
                 (1.0, 100.0),
                 (1.5, 20.0),
+                (0.25, 20.0),
+                (1.0, 10.0),
+                (2.0, 10.0),
                 (5.0, 100.0),
                 (20.0, 100.0),
                 (100.0, 10.0),
@@ -575,10 +581,10 @@ mod tests {
             let mut limit = Limit::new(name, rate);
             (0..100).filter(|_| limit.take(now, &store)).count()
         };
-        assert_eq!(passed("", 10.0), 9);
+        assert_eq!(passed("", 10.0), 10);
         assert_eq!(passed("", 10.0), 0);
         assert_eq!(passed("", 20.0), 19);
-        assert_eq!(passed("pay", 10.0), 9);
+        assert_eq!(passed("pay", 10.0), 10);
         assert_eq!(passed("pay", 0.5), 1);
         let keys = ["0.5/pay", "10/", "10/pay", "20/"];
         assert_eq!(store.keys(), keys.map(|key| format!("meshweft/1/limit/{key}")));
@@ -614,7 +620,7 @@ mod tests {
         let store = Store::default();
         let mut limit = Limit::new("", 10.0);
         let passed = (0..1000).filter(|_| limit.take(MonoNanos::default(), &store)).count();
-        assert_eq!(passed, 9);
+        assert_eq!(passed, 10);
     }
 
     #[test]
