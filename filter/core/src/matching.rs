@@ -283,6 +283,7 @@ mod tests {
     }
 
     const IDENTITY: &str = "connection.uri_san_peer_certificate";
+    const ROUTE: &str = "xds.route_name";
     const ADDRESS: &str = "source.address";
     const LISTENER: &str = "xds.listener_direction";
 
@@ -425,6 +426,29 @@ mod tests {
             }
             assert_eq!(host.asked.take().len(), usize::from(asks), "{given:?}");
         }
+    }
+
+    #[test]
+    fn operations_are_few() {
+        let grpc = ("content-type", "application/grpc");
+        for (route, header, what) in [
+            ("", ("x-a", "1"), "shop"),
+            ("default", ("x-a", "1"), "shop"),
+            ("/orders/{id}", ("x-a", "1"), "/orders/{id}"),
+            ("/orders/{id}", grpc, "/shop.Cart/Add"),
+        ] {
+            let route = [(ROUTE, route.as_bytes())];
+            let host = Host { properties: &route, ..Host::default() };
+            let pairs =
+                [(":method", "POST"), (":path", "/shop.Cart/Add?x"), (":authority", "Shop:80")];
+            let headers: Headers = pairs.into_iter().chain([header]).collect();
+            let facts = Facts::new(&headers, &host, Side::OfListener);
+            assert_eq!(facts.operation(), [b"POST", what.as_bytes()]);
+            let asked = if header == grpc { &[][..] } else { &[ROUTE] };
+            assert_eq!(host.asked.take(), asked);
+        }
+        let none = Headers::default();
+        assert_eq!(Facts::new(&none, &Host::default(), Side::OfListener).operation(), [b"", b""]);
     }
 
     #[test]
