@@ -283,8 +283,9 @@ mod tests {
     }
 
     const IDENTITY: &str = "connection.uri_san_peer_certificate";
-    const ROUTE: &str = "xds.route_name";
     const ADDRESS: &str = "source.address";
+    const ROUTE: &str = "xds.route_name";
+    const CLUSTER: &str = "xds.cluster_name";
     const LISTENER: &str = "xds.listener_direction";
 
     fn matching(matches: &str) -> Match {
@@ -401,6 +402,76 @@ mod tests {
     }
 
     #[test]
+    fn routes_and_clusters_are_envoys_names() {
+        let route: (&str, &[u8]) = (ROUTE, b"pay-v2");
+        let cluster: (&str, &[u8]) = (CLUSTER, b"outbound|80||pay");
+        let both = r#"{"route": {"prefix": "pay"}, "cluster": {"suffix": "|pay"}}"#;
+        for (matches, properties, expected) in [
+            (r#"{"route": "pay-v2"}"#, &[route][..], true),
+            (r#"{"route": "pay-v2"}"#, &[cluster], false),
+            (r#"{"cluster": "outbound|80||pay"}"#, &[cluster], true),
+            (both, &[route, cluster], true),
+            (both, &[route], false),
+            (both, &[cluster], false),
+            // The host gives an empty text for what there is not.
+            (r#"{"route": {"present": true}}"#, &[(ROUTE, b"")], false),
+            (r#"{"cluster": {"present": false}}"#, &[], true),
+            (r#"{"route": {"regex": "(?s-u:.)"}}"#, &[(ROUTE, b"\xff")], true),
+        ] {
+            let host = Host { properties, ..Host::default() };
+            let headers = Headers::default();
+            let facts = Facts::new(&headers, &host, Side::OfListener);
+            assert_eq!(facts.fit(&matching(matches)), expected, "{matches} {properties:?}");
+        }
+    }
+
+    #[test]
+    fn grpc_requests_are_of_a_service_and_a_method() {
+        let add: &[(&str, &[u8])] =
+            &[("content-type", b"application/grpc"), (":path", b"/shop.v1.Cart/Add?x")];
+        let nameless: &[(&str, &[u8])] =
+            &[("content-type", b"application/grpc+json"), (":path", b"/shop.v1.Cart")];
+        let plain: &[(&str, &[u8])] =
+            &[("content-type", b"application/json"), (":path", b"/shop.v1.Cart/Add")];
+        for (matches, request, expected) in [
+            (r#"{"grpc": {}}"#, add, true),
+            (r#"{"grpc": {}}"#, nameless, true),
+            (r#"{"grpc": {}}"#, plain, false),
+            (r#"{"grpc": {}}"#, &[], false),
+            (r#"{"grpc": {"service": "shop.v1.Cart"}}"#, add, true),
+            (r#"{"grpc": {"service": "shop.v1.Cart"}}"#, nameless, false),
+            (r#"{"grpc": {"service": "shop.v1.Cart"}}"#, plain, false),
+            (r#"{"grpc": {"service": "shop.v1"}}"#, add, false),
+            (r#"{"grpc": {"method": ["Get", "Add"]}}"#, add, true),
+            (r#"{"grpc": {"service": "shop.v1.Cart", "method": "Get"}}"#, add, false),
+            (r#"{"grpc": {"service": {"prefix": "shop."}, "method": {"glob": "A*"}}}"#, add, true),
+            (r#"{"grpc": {"service": {"present": false}}}"#, nameless, true),
+            (r#"{"grpc": {"service": {"present": false}}}"#, plain, false),
+        ] {
+            check(matches, request, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_matched_is_left() {
+        let request: &[(&str, &[u8])] =
+            &[(":method", b"GET"), (":path", b"/a"), (":authority", b"shop")];
+        for (matches, expected) in [
+            (r#"{"not": {"path": "/a"}}"#, false),
+            (r#"{"not": {"path": "/b"}}"#, true),
+            (r#"{"path": "/a", "not": {"method": "GET"}}"#, false),
+            (r#"{"path": "/b", "not": {"method": "PUT"}}"#, false),
+            (r#"{"not": {"path": "/a", "method": "PUT"}}"#, true),
+            (r#"{"not": {"headers": {"x-a": {"present": true}}}}"#, true),
+            (r#"{"not": {"not": {"path": "/a"}}}"#, true),
+            (r#"{"not": {"path": "/a", "not": {"method": "GET"}}}"#, true),
+            (r#"{"not": {"path": "/a", "not": {"method": "PUT"}}}"#, false),
+        ] {
+            check(matches, request, expected);
+        }
+    }
+
+    #[test]
     fn the_side_is_the_modes_or_the_nodes_or_the_listeners() {
         use Direction::{Inbound, Outbound};
         let inbound: Option<&[u8]> = Some(&[1, 0, 0, 0, 0, 0, 0, 0]);
@@ -463,6 +534,16 @@ mod tests {
             (format!(r#"{{{source}, "method": "POST"}}"#), &[]),
             (format!("{{{source}}}"), &[LISTENER, IDENTITY, ADDRESS]),
             (format!("{{{source}}}"), &[]),
+            // Each says no, so that the next is never asked.
+            (r#"{"route": "a", "not": {"method": "GET"}}"#.to_owned(), &[]),
+            (r#"{"method": "POST", "not": {"route": "a"}}"#.to_owned(), &[]),
+            (r#"{"route": "a", "not": {"cluster": "a"}}"#.to_owned(), &[ROUTE]),
+            (
+                r#"{"route": {"present": false}, "not": {"not": {"cluster": "a"}}}"#.to_owned(),
+                &[CLUSTER],
+            ),
+            (r#"{"route": "a"}"#.to_owned(), &[]),
+            (r#"{"cluster": "a"}"#.to_owned(), &[]),
         ] {
             let _ = facts.fit(&matching(&matches));
             assert_eq!(host.asked.take(), asked, "{matches}");
@@ -488,6 +569,22 @@ mod tests {
             let facts = Facts::new(&headers, &host, Side::OfListener);
             assert_eq!(facts.trust(&rules), trust, "{headers:?}");
         }
+    }
+
+    #[test]
+    fn trust_compares_all_that_rules_compare() {
+        let properties: [(&str, &[u8]); 1] = [(ROUTE, b"partner")];
+        let host = Host { properties: &properties, ..Host::default() };
+        let headers: Headers = [(":path", "/a")].into_iter().collect();
+        let facts = Facts::new(&headers, &host, Side::OfListener);
+        let rule = |matches, trust| TrustRule { matches: matching(matches), trust };
+        let rules = [
+            rule(r#"{"grpc": {}}"#, Trust::Continue),
+            rule(r#"{"not": {"path": "/a"}}"#, Trust::Continue),
+            rule(r#"{"route": "partner", "not": {"cluster": "inner"}}"#, Trust::Link),
+            rule("{}", Trust::Restart),
+        ];
+        assert_eq!(facts.trust(&rules), Trust::Link);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use meshweft_core::config::{Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
-use meshweft_core::model::{Exchange, Format, Headers, Local, TraceId};
+use meshweft_core::model::{Exchange, Format, Headers, Local, MonoNanos, TraceId, UnixNanos};
 use meshweft_core::propagation::ParentDecision;
 use meshweft_core::sampling::{Decision, Origin, Reason, Sampler, Verdict};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
@@ -12,7 +12,9 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
+const GRPC: &str = include_str!("../../../config-examples/grpc.json");
 const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
+const INCIDENT: &str = include_str!("../../../config-examples/incident.json");
 const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
 const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
 
@@ -104,6 +106,48 @@ fn minimal() {
         ],
     );
     assert_eq!(config(MINIMAL).export.unwrap().cluster, "otel-collector");
+}
+
+#[test]
+fn incident() {
+    let probe = ("user-agent", "kube-probe/1.30");
+    let orders = "GET cart.payments.svc.cluster.local:80/orders/7";
+    check(
+        INCIDENT,
+        &[
+            (orders, NONE, None, 0.03, true, "incident"),
+            (orders, NONE, DROPPED, 0.03, true, "incident"),
+            (orders, probe, DROPPED, 0.03, false, "parent"),
+            ("GET cart.payments.svc.cluster.local/", NONE, None, 0.03, false, "default"),
+            ("GET cart.shop.svc.cluster.local/orders/7", NONE, None, 0.96, true, "default"),
+        ],
+    );
+    // 18:00 UTC on 2030-07-01.
+    let end = 1_909_159_200_000_000_000;
+    let config = config(INCIDENT);
+    for (wall, expired) in [(end - 1, &[][..]), (end, &["incident"])] {
+        let mut sampler = Sampler::new(&config.sampling);
+        sampler.on_tick(MonoNanos::default(), UnixNanos(wall), &Local::default());
+        assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
+    }
+}
+
+#[test]
+fn grpc() {
+    let grpc = ("content-type", "application/grpc+proto");
+    let json = ("content-type", "application/json");
+    check(
+        GRPC,
+        &[
+            ("POST shop/grpc.health.v1.Health/Check", grpc, SAMPLED, 0.995, false, "health"),
+            ("POST shop/shop.v1.Cart/AddItem", grpc, None, 0.03, true, "writes"),
+            ("POST shop/shop.v1.Cart/DeleteAll", grpc, None, 0.03, true, "writes"),
+            ("POST shop/shop.v1.Cart/List", grpc, None, 0.03, false, "default"),
+            ("POST shop/shop.v1.Cart/List", grpc, None, 0.92, true, "default"),
+            ("POST shop/shop.v1.Cart/AddItem", json, None, 0.96, false, "plain-http"),
+            ("POST shop/shop.v1.Cart/AddItem", json, None, 0.995, true, "plain-http"),
+        ],
+    );
 }
 
 #[test]
@@ -267,7 +311,9 @@ fn every_file_is_asked() {
             "b3-mesh.json",
             "debug.json",
             "edge-gateway.json",
+            "grpc.json",
             "health-checks.json",
+            "incident.json",
             "minimal.json",
             "production.json"
         ]

@@ -14,6 +14,7 @@ use std::path::Path;
 use meshweft_core::config::{Baggage, KeepBaggage, Propagation};
 use meshweft_core::model::{Format, SpanId, TraceFlags, TraceId};
 use meshweft_core::propagation::{Incoming, SpanContext, TraceState};
+use meshweft_core::sampling::{OtMember, Threshold};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -163,6 +164,26 @@ fn a_changed_byte_never_makes_another_id_of_a_hex_one() {
             assert_eq!(u128::from_be_bytes(found.trace_id.to_bytes()), told, "{headers:?}");
             assert!(found.parent_id.is_none_or(|id| id == context.span_id), "{headers:?}");
         }
+    });
+}
+
+#[test]
+fn a_threshold_of_old_is_never_read_again() {
+    let pieces =
+        ["th:8", "th", "rv:6e6d1a75832a2f", "rv", ":", ";", ";", "p:1", "0", "A", " ", ",a=1"];
+    for_seeds(20_000, |rng| {
+        let noise: String = (0..rng.random_range(0..30)).map(|_| pick(rng, &pieces)).collect();
+        // What is no list is none.
+        let before = TraceState::parse([format!("ot={noise}").as_bytes()]).unwrap_or_default();
+        let member = OtMember::of(&before).unwrap_or_default();
+        let new = Threshold::from_hex(pick(rng, &["0", "ffbe77", "00000000000001"]));
+        let threshold = new.filter(|_| rng.random());
+        let after = member.write(&before, threshold);
+        assert_eq!(TraceState::parse([after.as_str().as_bytes()]).as_ref(), Ok(&after), "{noise}");
+        let Some(again) = OtMember::of(&after) else { return };
+        assert!(again.threshold.is_none() || again.threshold == threshold, "{noise}: {after:?}");
+        assert!(again.randomness.is_none() || again.randomness == member.randomness, "{noise}");
+        assert_eq!(again.write(&after, threshold), after, "a second time: {noise}");
     });
 }
 

@@ -415,7 +415,7 @@ fn a_rule_expires_by_itself() {
             recorded.push(second);
         }
     }
-    // The tick of second 121 is the first after it, and its request the last but one.
+    // A round's tick comes a second after its number: that of round 120, at 121 s, is the first after 120.5 s.
     assert_eq!(recorded, (100..120).collect::<Vec<_>>());
 }
 

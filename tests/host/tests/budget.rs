@@ -1,10 +1,11 @@
 //! What a request costs: hostcalls, which are the same with every compiler, and fuel, which is
-//! shown only.
+//! shown, and compared only with itself.
 #![expect(clippy::unwrap_used, reason = "test code")]
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use common::{boot, boot_with, collect};
 use meshweft_host_tests::{Exchange, HostEmulator, Usage, request};
@@ -166,6 +167,74 @@ fn a_limit_that_is_reached_costs_the_clock() {
         ("proxy_set_property", 1),
     ];
     assert_eq!(calls(&spent), limited);
+}
+
+/// What unsampled requests to `targets` (host and path) cost with the rules of these `numbers`,
+/// each for the `field` with the matcher of its number.
+fn fuel_of_rules(
+    numbers: Range<usize>,
+    field: &str,
+    matcher: fn(usize) -> String,
+    targets: [(&str, &str); 2],
+) -> [u64; 2] {
+    let count = numbers.len();
+    let rule = |number| {
+        let matcher = matcher(number);
+        format!(r#"{{"name": "r{number}", "rate": 0, "match": {{"{field}": {matcher}}}}}"#)
+    };
+    let rules: Vec<_> = numbers.map(rule).collect();
+    let (mut host, root) = boot_with(&format!(
+        r#"{{"export": {{"cluster": "otel-collector"}},
+            "sampling": {{"rate": 0, "rules": [{}]}}}}"#,
+        rules.join(",")
+    ));
+    targets.map(|(authority, path)| {
+        let mut exchange = request();
+        let headers = exchange.request_headers.as_mut().unwrap();
+        headers.retain(|(name, _)| !matches!(name.as_slice(), b":authority" | b":path"));
+        let exchange = exchange.with_header(":authority", authority).with_header(":path", path);
+        spent(&mut host, root, &format!("{count} by {field}, {authority}{path}"), &exchange).fuel
+    })
+}
+
+/// A thousand rules cost hardly more than one, whether the last one matches or none does.
+#[test]
+fn rules_cost_the_same_whatever_their_number() {
+    type Case = (&'static str, fn(usize) -> String, [(&'static str, &'static str); 2]);
+    let cases: [Case; 5] = [
+        (
+            "path",
+            |number| format!(r#""/api/v1/resource-{number:04}""#),
+            [("shop", "/api/v1/resource-0999"), ("shop", "/api/v1/resource-none")],
+        ),
+        (
+            "path",
+            |number| format!(r#"{{"prefix": "/api/v1/resource-{number:04}/"}}"#),
+            [("shop", "/api/v1/resource-0999/x"), ("shop", "/api/v1/resource-none/x")],
+        ),
+        (
+            "host",
+            |number| format!(r#""s{number:04}.shop.test""#),
+            [("s0999.shop.test", "/"), ("none.shop.test", "/")],
+        ),
+        (
+            "host",
+            |number| format!(r#"{{"glob": "*.s{number:04}.shop.test"}}"#),
+            [("a.s0999.shop.test", "/"), ("a.none.shop.test", "/")],
+        ),
+        (
+            "headers",
+            |number| format!(r#"{{"x-{number:04}": "1"}}"#),
+            [("shop", "/"), ("shop", "/a")],
+        ),
+    ];
+    for (field, matcher, targets) in cases {
+        let one = fuel_of_rules(999..1000, field, matcher, targets);
+        let thousand = fuel_of_rules(0..1000, field, matcher, targets);
+        for (one, thousand) in one.into_iter().zip(thousand) {
+            assert!(thousand * 5 <= one * 6, "{field}: {one} and {thousand}");
+        }
+    }
 }
 
 /// What requests, exports and answers take is given back.

@@ -63,8 +63,9 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     host.serve(root, request().with_header("traceparent", parent).with_header("b3", "0"))?;
     host.serve(root, request())?;
-    // A tracestate without its traceparent does not go on.
-    host.serve(root, request().with_header("tracestate", "a=b"))?;
+    // A tracestate that tells of a threshold alone, and wrongly, does not go on.
+    let wrong = ("tracestate", "ot=th:ffffffffffffff");
+    host.serve(root, request().with_header("traceparent", parent).with_header(wrong.0, wrong.1))?;
     // A native tracer is logged.
     host.serve(root, common::natively_traced())?;
     let id = host.exchange(request());

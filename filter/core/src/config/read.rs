@@ -335,11 +335,12 @@ fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
         let Some(object) = item.object(fields::RULE, faults) else { continue };
         let Some(rule) = rule(&object, faults) else { continue };
         // Prometheus names have no `-`: `a-b` and `a_b` would be one counter there.
-        let counter = |name: &str| name.replace('-', "_");
+        let letter = |b| if b == b'-' { b'_' } else { b };
+        let same = |a: &str, b: &str| a.bytes().map(letter).eq(b.bytes().map(letter));
         let name = quoted(&rule.name);
         if rules.iter().any(|other| other.name == rule.name) {
             faults.add(step(&item.path, "name"), Problem::DuplicateValue { value: name });
-        } else if rules.iter().any(|other| counter(&other.name) == counter(&rule.name)) {
+        } else if rules.iter().any(|other| same(&other.name, &rule.name)) {
             faults.add(step(&item.path, "name"), Problem::SameCounter { name });
         }
         rules.push(rule);

@@ -240,6 +240,16 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_is_taken_out_leaves_the_others() {
+        let state = list("a=1,b=2,ab=3");
+        assert_eq!(state.without("a"), list("b=2,ab=3"));
+        assert_eq!(state.without("b"), list("a=1,ab=3"));
+        assert_eq!(state.without("c"), state);
+        assert_eq!(list("a=1").without("a"), TraceState::default());
+        assert_eq!(TraceState::default().without("a"), TraceState::default());
+    }
+
+    #[test]
     fn one_list_over_another() {
         for (newer, older, both) in [
             ("", "a=1,b=2", "a=1,b=2"),

@@ -5,12 +5,10 @@
 //! the same for one rule and for a thousand. Rules without such a fact are asked of every request.
 
 use core::cmp::Reverse;
-use core::iter;
 use std::collections::BinaryHeap;
 
 use crate::config::{Anchor, End, GrpcMatch, Match};
 use crate::matching::Facts;
-use crate::model::Headers;
 
 /// Rules by what they need, each as its number in the order of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -41,57 +39,77 @@ enum Place {
 impl Index {
     /// An index of rules for the requests that `matches` tell, in order.
     pub(super) fn new<'a>(matches: impl Iterator<Item = &'a Match>) -> Self {
-        let ways: Vec<_> = matches.map(ways).collect();
-        let mut keys: Vec<&Key> = ways.iter().flatten().flatten().collect();
-        keys.sort_unstable();
-        let sharing = |key: &Key| {
-            let end = keys.partition_point(|other| *other <= key);
-            end.saturating_sub(keys.partition_point(|other| *other < key))
-        };
-        let mut index = Self::default();
-        let mut found = Vec::new();
-        for (rule, ways) in ways.iter().enumerate() {
-            // A thousand rules may have a path in common and differ by their hosts.
-            match ways.iter().min_by_key(|keys| keys.iter().map(sharing).max()) {
-                Some(keys) => found.extend(keys.iter().map(|key| (key.clone(), rule))),
-                None => index.others.push(rule),
+        let rules: Vec<_> = matches.map(ways).collect();
+        let mut entries = Vec::new();
+        for (rule, ways) in rules.iter().enumerate() {
+            for (way, keys) in ways.iter().enumerate() {
+                entries.extend(keys.iter().map(|key| (key, rule, way)));
             }
         }
-        found.sort_unstable();
-        found.dedup();
-        for (Key { place, text, whole }, rule) in found {
-            let affixes = match place {
-                Place::Header => &mut index.headers,
-                Place::Host => &mut index.hosts,
-                Place::Path => &mut index.paths,
-            };
-            affixes.add(text, whole, rule);
+        entries.sort_unstable();
+        entries.dedup();
+        let sharing = |key: &Key| {
+            let end = entries.partition_point(|(other, ..)| *other <= key);
+            end.saturating_sub(entries.partition_point(|(other, ..)| *other < key))
+        };
+        // A thousand rules may have a path in common and differ by their hosts.
+        let best = |ways: &Vec<Vec<Key>>| {
+            let ways = ways.iter().map(|keys| keys.iter().map(sharing).max());
+            ways.enumerate().min_by_key(|(_, sharing)| *sharing).map(|(way, _)| way)
+        };
+        let best: Vec<_> = rules.iter().map(best).collect();
+        let mut index = Self::default();
+        for (key, rule, way) in entries {
+            if best.get(rule) == Some(&Some(way)) {
+                let affixes = match key.place {
+                    Place::Header => &mut index.headers,
+                    Place::Host => &mut index.hosts,
+                    Place::Path => &mut index.paths,
+                };
+                affixes.add(&key.text, key.whole, rule);
+            }
         }
+        let rest = best.iter().enumerate().filter(|(_, way)| way.is_none());
+        index.others = rest.map(|(rule, _)| rule).collect();
         index
     }
 
     /// The first rule in the order of the configuration that `fits`, which is asked only of rules
     /// that a request with these `facts` may fit.
     pub(super) fn first(&self, facts: &Facts<'_>, fits: impl Fn(usize) -> bool) -> Option<usize> {
-        let path = if self.paths.is_empty() { None } else { facts.path() };
-        let paths = path.into_iter().flat_map(|path| self.paths.of(path));
-        let host = if self.hosts.is_empty() { None } else { facts.host().map(turned) };
-        let hosts = host.iter().flat_map(|host| self.hosts.of(host));
-        let headers = if self.headers.is_empty() { None } else { Some(facts.headers()) };
-        let names = headers.into_iter().flat_map(Headers::iter).map(|(name, _)| name);
-        let headers = names.flat_map(|name| self.headers.of(name));
-        let lists = iter::once(self.others.as_slice()).chain(paths).chain(hosts).chain(headers);
-        let mut lists: BinaryHeap<_> = lists.filter(|list| !list.is_empty()).map(Reverse).collect();
-        // The list whose next rule is the first of all is on top.
+        let mut lists = BinaryHeap::new();
+        push(&mut lists, &self.others);
+        if !self.paths.is_empty()
+            && let Some(path) = facts.path()
+        {
+            self.paths.find(path, &mut lists);
+        }
+        if !self.hosts.is_empty()
+            && let Some(host) = facts.host()
+        {
+            self.hosts.find(&turned(host), &mut lists);
+        }
+        if !self.headers.is_empty() {
+            facts.headers().iter().for_each(|(name, _)| self.headers.find(name, &mut lists));
+        }
         let mut asked = None;
         while let Some(Reverse(list)) = lists.pop() {
             let Some((&rule, rest)) = list.split_first() else { continue };
             if asked.replace(rule) != Some(rule) && fits(rule) {
                 return Some(rule);
             }
-            lists.push(Reverse(rest));
+            push(&mut lists, rest);
         }
         None
+    }
+}
+
+/// Lists of rules, each in order; the one whose next rule is the first of all is on top.
+type Lists<'a> = BinaryHeap<Reverse<&'a [usize]>>;
+
+fn push<'a>(lists: &mut Lists<'a>, list: &'a [usize]) {
+    if !list.is_empty() {
+        lists.push(Reverse(list));
     }
 }
 
@@ -163,7 +181,7 @@ impl Affixes {
     }
 
     /// Adds a rule; texts come in order, and the rules of each.
-    fn add(&mut self, text: Vec<u8>, whole: bool, rule: usize) {
+    fn add(&mut self, text: &[u8], whole: bool, rule: usize) {
         if self.0.last().is_none_or(|last| last.text != text) {
             let mut within = self.0.len().checked_sub(1);
             while let Some(affix) = within.and_then(|at| self.0.get(at)) {
@@ -172,6 +190,7 @@ impl Affixes {
                 }
                 within = affix.within;
             }
+            let text = text.to_vec();
             self.0.push(Affix { text, whole: Vec::new(), open: Vec::new(), within });
         }
         if let Some(last) = self.0.last_mut() {
@@ -180,20 +199,24 @@ impl Affixes {
         }
     }
 
-    /// The lists of rules for `value`.
+    /// Adds the lists of rules for `value`.
     ///
     /// A text with which `value` begins stands before `value`, and whatever stands between the
     /// two begins with it too. So all of them are found from the last one before `value`.
-    fn of(&self, value: &[u8]) -> impl Iterator<Item = &[usize]> {
+    fn find<'a>(&'a self, value: &[u8], lists: &mut Lists<'a>) {
         let before = self.0.partition_point(|affix| affix.text.as_slice() <= value);
-        let nearest = before.checked_sub(1).and_then(|at| self.0.get(at));
-        let common = nearest.map_or(0, |affix| {
-            affix.text.iter().zip(value).take_while(|(ours, its)| ours == its).count()
-        });
-        let whole = nearest.filter(|affix| affix.text == value).map(|affix| &*affix.whole);
-        let affixes = iter::successors(nearest, |affix| self.0.get(affix.within?));
-        let open = affixes.filter(move |affix| affix.text.len() <= common);
-        whole.into_iter().chain(open.map(|affix| &*affix.open))
+        let mut next = before.checked_sub(1).and_then(|at| self.0.get(at));
+        let Some(nearest) = next else { return };
+        if nearest.text == value {
+            push(lists, &nearest.whole);
+        }
+        let common = nearest.text.iter().zip(value).take_while(|(ours, its)| ours == its).count();
+        while let Some(affix) = next {
+            if affix.text.len() <= common {
+                push(lists, &affix.open);
+            }
+            next = affix.within.and_then(|at| self.0.get(at));
+        }
     }
 }
 
@@ -211,7 +234,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Direction};
     use crate::matching::Side;
-    use crate::model::Exchange;
+    use crate::model::{Exchange, Headers};
 
     struct Routes;
 
@@ -247,8 +270,11 @@ mod tests {
 
     const SIDE: Side = Side::Always(Direction::Inbound);
 
+    /// The headers of a request, the rule that is found, the rules that are asked.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<usize>, &'a [usize]);
+
     #[track_caller]
-    fn check(rules: &[&str], cases: &[(&[(&str, &str)], Option<usize>, &[usize])]) {
+    fn check(rules: &[&str], cases: &[Case<'_>]) {
         let matches = matches(rules);
         let index = Index::new(matches.iter());
         for (headers, rule, asked) in cases {
