@@ -113,6 +113,7 @@ impl Shared for Local {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 pub(crate) mod fake {
     //! Shared data for tests.
 
@@ -159,7 +160,8 @@ pub(crate) mod fake {
             if self.broken.get() {
                 return Err(SharedError::Unavailable);
             }
-            let faster = self.conflicts.get() > 0 && sets % u64::from(self.conflicts.get()) != 0;
+            let conflicts = u64::from(self.conflicts.get());
+            let faster = conflicts > 0 && !sets.is_multiple_of(conflicts);
             if cas != 0 && faster {
                 return Err(SharedError::CasMismatch);
             }

@@ -194,6 +194,7 @@ fn encode(buckets: &[Bucket]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -272,7 +273,7 @@ mod tests {
         let mut proxy = Proxy::new(2.0, 1);
         for _ in 0..600 {
             let tick = MonoNanos(START + proxy.now * SECOND);
-            if proxy.now % 20 == 0 {
+            if proxy.now.is_multiple_of(20) {
                 proxy.workers[0].recorded(1, tick);
             }
             assert!(!proxy.lifts(0, 1) || proxy.now < 60, "{}", proxy.now);
@@ -299,6 +300,16 @@ mod tests {
         assert!(proxy.workers.iter().all(|worker| worker.seen.len() == OPERATIONS));
         assert_eq!(proxy.store.keys(), ["meshweft/1/floor/1"]);
         assert_eq!(proxy.store.value("meshweft/1/floor/1").unwrap().len(), 256 * 24);
+    }
+
+    /// Hosts made up faster than ticks come are not even looked up.
+    #[test]
+    fn made_up_operations_do_not_reach_shared_data() {
+        let mut proxy = Proxy::new(1.0, 1);
+        for host in 0..5_000 {
+            proxy.lifts(0, host);
+        }
+        assert_eq!(proxy.store.gets.get(), 256);
     }
 
     #[test]
