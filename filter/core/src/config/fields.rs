@@ -563,7 +563,7 @@ pub(super) const TAKEN_HEADERS: [&str; 21] = [
 
 /// Whether a header of this name may tell a trace id alone. What HTTP, gRPC, CORS or browsers read
 /// begins otherwise, or is in the list.
-pub(super) fn is_own_header(name: &str) -> bool {
+pub(super) fn may_tell_id(name: &str) -> bool {
     (name.starts_with("x-") || name.contains("trace"))
         && !TAKEN_HEADERS.iter().any(|taken| name.starts_with(taken))
 }

@@ -276,7 +276,7 @@ fn response_header<'a>(node: &Node<'a>, faults: &mut Faults) -> Option<(Response
                 node.wrong_type(allowed, faults);
                 return None;
             };
-            if !is_header_name(name) || !fields::is_own_header(name) {
+            if !is_header_name(name) || !fields::may_tell_id(name) {
                 node.wrong_value(quoted(name), allowed, faults);
                 return None;
             }
@@ -561,16 +561,14 @@ fn literal(
 /// What would be right, if a `text` of this form is nothing that a source can be: a rule that
 /// never matches would leave a stranger to the next one.
 fn no_source(form: &str, text: &str) -> Option<&'static str> {
-    let network = || text.split_once('/').is_some_and(|(ip, _)| ip.parse::<IpAddr>().is_ok());
-    let impossible = match form {
-        "cidr" => return Some(fields::CIDR_ALLOWED),
-        "exact" => !is_uri(text) && !text.starts_with(['/', '@']),
-        _ => false,
-    };
+    let network = text.split_once('/').is_some_and(|(ip, _)| ip.parse::<IpAddr>().is_ok());
+    let unlike = network || text.starts_with('[');
     let never = match form {
+        "cidr" => return Some(fields::CIDR_ALLOWED),
         "regex" => false,
-        "glob" => text.starts_with('[') || network(),
-        _ => impossible || text.starts_with('[') || text.contains('*') || network(),
+        "glob" => unlike,
+        "exact" => unlike || text.contains('*') || !(is_uri(text) || text.starts_with(['/', '@'])),
+        _ => unlike || text.contains('*'),
     };
     never.then_some(
         "is a URI, or an address without port and brackets; for a network there is \
@@ -578,12 +576,16 @@ fn no_source(form: &str, text: &str) -> Option<&'static str> {
     )
 }
 
-/// Whether `text` begins with a scheme (RFC 3986, section 3.1), and is no part of an IPv6 address.
+/// Whether `text` begins with a scheme (RFC 3986, section 3.1), and is no part of an IPv6 address
+/// and no host with a port.
 fn is_uri(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(scheme, _)| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b))
-    }) && !text.bytes().all(|b| b.is_ascii_hexdigit() || b":.".contains(&b))
+    let part = text.bytes().all(|b| b.is_ascii_hexdigit() || b":.".contains(&b));
+    !part
+        && text.split_once(':').is_some_and(|(scheme, rest)| {
+            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b))
+                && !rest.bytes().all(|b| b.is_ascii_digit())
+        })
 }
 
 /// What `compile` makes of the `text` at `node`, within what all patterns may take together.
