@@ -15,12 +15,17 @@ Usage:
   meshweft help                    print this text
 
 check takes every ${VARIABLE} as set, because the proxy has variables of its own;
-with --env those of this environment are used.
+with --env those of this environment are used. It reads JSON; the configuration in a
+manifest of Istio is given alone, with yq 4:
+  yq -o json '.spec.pluginConfig // .spec.wasm.pluginConfig' FILE | meshweft check -
 
 Exit codes: 0 all is well, 1 a configuration is invalid, 2 wrong usage or a file
 that cannot be read.
 ";
 
+/// What is said of a manifest after its errors.
+const MANIFEST: &str = "this seems to be a manifest; only what is under its pluginConfig is \
+    checked, as JSON: see meshweft help";
 /// A configuration is invalid.
 const INVALID: u8 = 1;
 /// The tool cannot do what it was asked for.
@@ -98,12 +103,21 @@ fn check(
                     for error in errors {
                         writeln!(out, "{name}: {error}")?;
                     }
+                    if is_manifest(&text) {
+                        writeln!(out, "{name}: {MANIFEST}")?;
+                    }
                     code = code.max(INVALID);
                 }
             },
         }
     }
     Ok(code)
+}
+
+/// Whether `text` is rather what holds a configuration.
+fn is_manifest(text: &[u8]) -> bool {
+    const KEY: &[u8] = b"pluginConfig";
+    text.windows(KEY.len()).any(|window| window == KEY)
 }
 
 fn read(file: &OsString) -> io::Result<Vec<u8>> {

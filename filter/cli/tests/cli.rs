@@ -87,6 +87,24 @@ fn standard_input_is_a_file() {
 }
 
 #[test]
+fn of_a_manifest_its_plugin_config_is_checked() {
+    let hint = "this seems to be a manifest; only what is under its pluginConfig is checked, \
+                as JSON: see meshweft help";
+    let yaml = File::new("manifest", "# The gateway.\nspec:\n  pluginConfig:\n    mode: gateway\n");
+    let name = yaml.name();
+    let expected = format!(
+        "{name}: configuration: line 1, column 1: not JSON: expected value\n{name}: {hint}\n"
+    );
+    says(&meshweft(&["check", name]).output().unwrap(), 1, &expected, "");
+    let json = r#"{"spec": {"pluginConfig": {}}}"#;
+    let expected = format!(
+        "-: configuration: $.spec: unknown field: allowed are mode, service, propagation, \
+         sampling, spans, export\n-: {hint}\n"
+    );
+    says(&with_input(&["check", "-"], json), 1, &expected, "");
+}
+
+#[test]
 fn variables_are_assumed_unless_asked_for() {
     let text = r#"{"export": {"cluster": "c", "headers": {"a": "${MESHWEFT_TEST}"}}}"#;
     let file = File::new("variables", text);

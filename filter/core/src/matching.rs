@@ -3,9 +3,12 @@
 
 use core::cell::OnceCell;
 use core::fmt;
+use core::net::IpAddr;
 use std::borrow::Cow;
 
-use crate::config::{Direction, GrpcMatch, Match, Mode, StringMatcher, Trust, TrustRule};
+use crate::config::{
+    Direction, GrpcMatch, Match, Mode, SourceMatcher, StringMatcher, Trust, TrustRule,
+};
 use crate::model::{Exchange, Headers, grpc_method, is_grpc};
 
 /// On which side of the workload the requests of an instance are.
@@ -186,8 +189,21 @@ impl<'a> Facts<'a> {
         self.exchange.property(path).filter(|value| !value.is_empty())
     }
 
+    /// The address, if it is one of the internet.
+    fn ip(&self) -> Option<IpAddr> {
+        let address = str::from_utf8(self.address()?).ok()?;
+        // Envoy names the interface of a link-local address.
+        address.split('%').next()?.parse().ok()
+    }
+
+    fn source_fits(&self, source: &SourceMatcher) -> bool {
+        source.text.as_ref().is_some_and(|matcher| self.source_text_fits(matcher))
+            || !source.networks.is_empty()
+                && self.ip().is_some_and(|ip| source.networks.iter().any(|net| net.contains(ip)))
+    }
+
     /// Either may match; that there is no source holds only without both.
-    fn source_fits(&self, matcher: &StringMatcher) -> bool {
+    fn source_text_fits(&self, matcher: &StringMatcher) -> bool {
         let identity = self.identity();
         if identity.is_some() && matcher.matches(identity) {
             return true;
@@ -376,6 +392,10 @@ mod tests {
         let shop = r#"{"source": {"glob": "spiffe://cluster.local/ns/shop/**"}}"#;
         let either = r#"{"source": [{"prefix": "spiffe://cluster.local/"}, {"prefix": "10."}]}"#;
         let absent = r#"{"source": {"present": false}}"#;
+        let v4_inside = r#"{"source": {"cidr": "10.0.0.0/8"}}"#;
+        let v6_inside = r#"{"source": [{"cidr": "192.168.0.0/16"}, {"cidr": "fd00::/8"}]}"#;
+        let mixed =
+            r#"{"source": [{"cidr": "10.0.0.0/8"}, {"prefix": "spiffe://cluster.local/"}]}"#;
         for (matches, properties, expected) in [
             (shop, &[spiffe, v4][..], true),
             (shop, &[v4], false),
@@ -385,10 +405,29 @@ mod tests {
             (either, &[], false),
             (r#"{"source": "10.1.2.3"}"#, &[spiffe, v4], true),
             (r#"{"source": "10.1.2.3"}"#, &[(ADDRESS, b"10.1.2.3")], true),
-            (r#"{"source": "10.1.2.3:40312"}"#, &[v4], false),
+            (r#"{"source": "10.1.2.3"}"#, &[(IDENTITY, b"10.1.2.3")], false),
             (r#"{"source": "fd00::7"}"#, &[v6], true),
+            (r#"{"source": "FD00:0::7"}"#, &[v6], true),
             (r#"{"source": "fd00::7"}"#, &[(ADDRESS, b"fd00::7")], true),
             (r#"{"source": "/run/envoy.sock"}"#, &[(ADDRESS, b"/run/envoy.sock")], true),
+            (v4_inside, &[spiffe, v4], true),
+            (v4_inside, &[(ADDRESS, b"10.1.2.3")], true),
+            (v4_inside, &[(ADDRESS, b"[::ffff:10.1.2.3]:1")], true),
+            (v4_inside, &[(ADDRESS, b"11.1.2.3:1")], false),
+            (v4_inside, &[v6], false),
+            (v4_inside, &[spiffe], false),
+            (v4_inside, &[], false),
+            (v4_inside, &[(ADDRESS, b"\xff")], false),
+            (v4_inside, &[(ADDRESS, b"/10.1.2.3")], false),
+            (v6_inside, &[v6], true),
+            (v6_inside, &[(ADDRESS, b"[fd00::7%2]:1")], true),
+            (v6_inside, &[(ADDRESS, b"fd00::7")], true),
+            // A certificate may hold any URI, also one that looks like an address.
+            (v6_inside, &[(IDENTITY, b"fd00::7")], false),
+            (v6_inside, &[(IDENTITY, b"fd00::7"), v4], false),
+            (mixed, &[spiffe, (ADDRESS, b"203.0.113.9:1")], true),
+            (mixed, &[v4], true),
+            (mixed, &[v6], false),
             (r#"{"source": {"present": true}}"#, &[v4], true),
             (r#"{"source": {"present": true}}"#, &[spiffe], true),
             (r#"{"source": {"present": true}}"#, &[(IDENTITY, b""), (ADDRESS, b"")], false),
@@ -532,7 +571,7 @@ mod tests {
         let host = Host { properties: &[(ADDRESS, b"10.0.0.1:1")], ..Host::default() };
         let headers: Headers = [(":method", "GET")].into_iter().collect();
         let facts = Facts::new(&headers, &host, Side::OfListener);
-        let source = r#""source": "10.0.0.2", "direction": "inbound""#;
+        let source = r#""source": {"prefix": "10.0.0.2"}, "direction": "inbound""#;
         for (matches, asked) in [
             ("{}".to_owned(), &[][..]),
             // What costs nothing has said no already.
@@ -552,6 +591,17 @@ mod tests {
         ] {
             let _ = facts.fit(&matching(&matches));
             assert_eq!(host.asked.take(), asked, "{matches}");
+        }
+    }
+
+    #[test]
+    fn networks_ask_for_the_address_alone() {
+        let host = Host { properties: &[(ADDRESS, b"10.0.0.1:1")], ..Host::default() };
+        let headers = Headers::default();
+        for source in [r#"{"cidr": "10.0.0.0/8"}"#, r#""10.0.0.1""#] {
+            let facts = Facts::new(&headers, &host, Side::OfListener);
+            assert!(facts.fit(&matching(&format!(r#"{{"source": {source}}}"#))), "{source}");
+            assert_eq!(host.asked.take(), [ADDRESS], "{source}");
         }
     }
 

@@ -60,7 +60,7 @@ const BOUNDS: [Bound; 12] = [
     ),
     ("response", 8, "at most 8 response headers", |n| {
         let headers: Vec<_> = (0..n).map(|i| json!({"header": format!("x-{i}")})).collect();
-        json!({"propagation": {"response": headers}})
+        json!({"propagation": {"response": headers}, "export": {"cluster": "c"}})
     }),
     ("baggage keys", 64, "at most 64 keys", |n| {
         let keys: Vec<_> = (0..n).map(|i| format!("k{i}")).collect();
@@ -229,10 +229,11 @@ fn stripped_hosts_are_globs_of_hosts() {
 
 #[test]
 fn what_others_are_told_is_read_in_order() {
-    let told = propagation(&json!({
+    let told = parsed(&json!({"export": {"cluster": "c"}, "propagation": {
         "response": [{"header": "x-trace-id"}, "server-timing", "traceresponse"],
         "access_log": ["sampled", "span_id"],
-    }));
+    }}));
+    let told = told.propagation;
     assert_eq!(
         told.response,
         [

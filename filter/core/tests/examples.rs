@@ -1,7 +1,9 @@
 //! Every file of `config-examples/`, asked about requests.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
-use meshweft_core::config::{AccessLogField, Config, Direction, ResponseHeader, Trust};
+use meshweft_core::config::{
+    AccessLogField, Config, Direction, KeepBaggage, ResponseHeader, Trust,
+};
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{
     Exchange, Format, HeaderEdit, Headers, Local, MonoNanos, SpanId, TraceId, UnixNanos,
@@ -304,6 +306,8 @@ fn edge_gateway() {
         (&[address("172.31.0.1:4711")], Trust::Continue),
         (&[address("192.168.7.7:4711")], Trust::Continue),
         (&[address("[fd00::7]:4711")], Trust::Continue),
+        (&[address("[fe00::7]:4711")], Trust::Restart),
+        (&[identity("fd00::7"), address("203.0.113.9:4711")], Trust::Restart),
     ] {
         let peer = Peer(peer);
         let facts = Facts::new(&headers, &peer, side);
@@ -322,6 +326,7 @@ fn edge_gateway() {
         assert_eq!(facts.host_fits(strip), stripped, "{authority}");
     }
     assert_eq!(config.propagation.response, [ResponseHeader::TraceResponse]);
+    assert_eq!(config.propagation.baggage.keep, KeepBaggage::Only(Vec::new()));
     check(
         EDGE_GATEWAY,
         &[

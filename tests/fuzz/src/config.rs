@@ -28,8 +28,10 @@ fn read(json: &[u8]) -> Result<String, Vec<String>> {
     let environment = |name: &str| (name == "TOKEN").then(|| "secret".to_owned());
     let read = Config::check(json, &environment);
     assert_eq!(
-        Config::parse(json, &environment).map(|_| ()).map_err(|error| error.to_string()),
-        read.as_ref().map(|_| ()).map_err(|errors| errors[0].to_string())
+        Config::parse(json, &environment)
+            .map(|_| ())
+            .map_err(|error| (error.problem, error.others)),
+        read.as_ref().map(|_| ()).map_err(|errors| (errors[0].problem.clone(), errors.len() - 1))
     );
     read.map(|config| format!("{config:?}"))
         .map_err(|errors| errors.iter().map(ToString::to_string).collect())

@@ -496,6 +496,47 @@ fn both_forms_of_the_filter_say_the_same() {
     }
 }
 
+/// The blocks of YAML in a document.
+fn yaml_blocks(path: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(workspace().join(path)).unwrap();
+    let blocks = text.split("\n```yaml\n").skip(1);
+    blocks
+        .map(|block| serde_norway::from_str(block.split("\n```").next().unwrap()).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_the_readme_shows_is_possible() {
+    let blocks = yaml_blocks("istio/README.md");
+    let [edge, format, provider, telemetry] = blocks.as_slice() else { panic!("{blocks:?}") };
+    let json = serde_json::to_vec(&as_struct(&edge["pluginConfig"])).unwrap();
+    let config = parse_config(&json);
+    assert_eq!(config.export.unwrap().cluster, COLLECTOR);
+
+    let text = text(&format["meshConfig"]["accessLogFormat"]);
+    let labels = &only_item(&provider["meshConfig"]["extensionProviders"])["envoyFileAccessLog"]["logFormat"]
+        ["labels"];
+    let told: Vec<_> = config.propagation.access_log.iter().map(|field| field.name()).collect();
+    assert_eq!(told, ["trace_id", "span_id", "sampled"]);
+    for field in told {
+        let state = format!("%FILTER_STATE(wasm.meshweft.{field}:PLAIN)%");
+        assert!(text.contains(&format!("{field}={state}")), "{text}");
+        assert_eq!(labels[field], state);
+    }
+
+    let logging = &telemetry["spec"]["accessLogging"];
+    let named = &only_item(&only_item(logging)["providers"])["name"];
+    assert_eq!(named, &only_item(&provider["meshConfig"]["extensionProviders"])["name"]);
+    let gateway = filter("wasmplugin-gateway.yaml");
+    assert_eq!(manifest(telemetry).namespace, gateway.namespace);
+    assert_eq!(telemetry["spec"]["selector"], gateway.spec["selector"]);
+}
+
+fn only_item(list: &Value) -> &Value {
+    let [item] = list.as_array().unwrap().as_slice() else { panic!("{list} is not one") };
+    item
+}
+
 /// The sidecars of a namespace are all of its workloads; a gateway is chosen by its label.
 fn selector(spec: &Value, place: &str) {
     let expected = match place {

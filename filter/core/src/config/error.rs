@@ -14,6 +14,8 @@ pub struct ConfigError {
     pub path: String,
     /// What is wrong there.
     pub problem: Problem,
+    /// How many things more are wrong, where this one stands for all.
+    pub others: usize,
 }
 
 /// What is wrong.
@@ -110,7 +112,7 @@ pub enum Problem {
 
 impl ConfigError {
     pub(super) fn new(path: impl Into<String>, problem: Problem) -> Self {
-        Self { path: path.into(), problem }
+        Self { path: path.into(), problem, others: 0 }
     }
 }
 
@@ -119,7 +121,11 @@ impl fmt::Display for ConfigError {
         if let Problem::Syntax { .. } = &self.problem {
             return write!(f, "configuration: {}", self.problem);
         }
-        write!(f, "configuration: {}: {}", self.path, self.problem)
+        write!(f, "configuration: {}: {}", self.path, self.problem)?;
+        if self.others > 0 {
+            write!(f, " (and {} more: meshweft check FILE lists all)", self.others)?;
+        }
+        Ok(())
     }
 }
 

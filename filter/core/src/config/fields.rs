@@ -66,6 +66,8 @@ pub(super) enum Kind {
     },
     /// The name of a header that a response may gain.
     ResponseHeader,
+    /// A matcher of the peer.
+    Source,
     Text(&'static Text),
     /// A time of RFC 3339.
     Time,
@@ -221,9 +223,11 @@ pub(super) const PATTERN: Text = Text {
     allowed: "is a text of 1 to 4096 characters",
     default: None,
 };
-/// What a field of a matcher may look like.
-pub(super) const MATCHER_ALLOWED: &str = "is a string, a list, or an object with one of \
-    exact, prefix, suffix, contains, glob, regex, present";
+/// Networks of IP addresses, roughly: the parser knows better.
+pub(super) const CIDR_PATTERN: &str = r"^([0-9]+(\.[0-9]+){3}/([0-9]|[12][0-9]|3[0-2])|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))$";
+/// The same in words.
+pub(super) const CIDR_ALLOWED: &str = "is a network such as \"10.0.0.0/8\" or \"fd00::/8\": an \
+    address whose bits behind the prefix are zero, and the length of the prefix";
 
 // === The table ===
 
@@ -463,8 +467,8 @@ pub(super) const MATCH: &[Field] = &[
     Field {
         name: "source",
         about: "The peer: a URI of its certificate, or its address without the port; either may \
-            match.",
-        kind: Kind::Matcher,
+            match, but for cidr, which compares the address alone.",
+        kind: Kind::Source,
     },
     Field {
         name: "direction",
@@ -557,8 +561,13 @@ pub(super) const RETRY: &[Field] = &[
     },
 ];
 
-/// The forms of a matcher that is an object, but for `present`.
-pub(super) const FORMS: &[&str] = &["exact", "prefix", "suffix", "contains", "glob", "regex"];
+/// The forms of a matcher that is an object.
+pub(super) const FORMS: &[&str] =
+    &["exact", "prefix", "suffix", "contains", "glob", "regex", "present"];
+
+/// The same where the peer is matched.
+pub(super) const SOURCE_FORMS: &[&str] =
+    &["exact", "prefix", "suffix", "contains", "glob", "regex", "present", "cidr"];
 
 /// Attributes that have fields of their own.
 pub(super) const OWN_ATTRIBUTES: [&str; 4] =
@@ -579,6 +588,38 @@ pub(super) const OWN_HEADERS: [&str; 12] = [
     "upgrade",
     "user-agent",
 ];
+
+/// How no header begins that tells a trace id alone: others have written these, or read them.
+pub(super) const TAKEN_HEADERS: [&str; 21] = [
+    "grpc-trace-bin",
+    "ot-tracer-",
+    "traceparent",
+    "traceresponse",
+    "tracestate",
+    "uber-trace-id",
+    "x-accel-",
+    "x-amzn-trace-id",
+    "x-b3-",
+    "x-client-trace-id",
+    "x-cloud-trace-context",
+    "x-content-type-options",
+    "x-datadog-",
+    "x-dns-prefetch-control",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-frame-options",
+    "x-request-id",
+    "x-robots-tag",
+    "x-sendfile",
+    "x-xss-protection",
+];
+
+/// Whether a header of this name may tell a trace id alone. What HTTP, gRPC, CORS or browsers read
+/// begins otherwise, or is in the list.
+pub(super) fn may_tell_id(name: &str) -> bool {
+    (name.starts_with("x-") || name.contains("trace"))
+        && !TAKEN_HEADERS.iter().any(|taken| name.starts_with(taken))
+}
 
 const fn object(name: &'static str, about: &'static str, fields: &'static [Field]) -> Field {
     Field { name, about, kind: Kind::Object { fields, required: &[] } }

@@ -7,6 +7,7 @@ mod error;
 mod fields;
 mod json;
 mod matcher;
+mod network;
 mod node;
 mod rate;
 mod read;
@@ -15,6 +16,7 @@ mod text;
 
 pub use error::{ConfigError, Problem};
 pub use matcher::{Anchor, Case, End, RegexError, StringMatcher};
+pub use network::Network;
 pub use rate::Rate;
 pub use schema::schema;
 
@@ -226,9 +228,8 @@ pub struct Match {
     pub route: Option<StringMatcher>,
     /// Envoy's name of the upstream cluster.
     pub cluster: Option<StringMatcher>,
-    /// The peer: its identity (a URI of its certificate) or its address without the port; either
-    /// may match.
-    pub source: Option<StringMatcher>,
+    /// The peer.
+    pub source: Option<SourceMatcher>,
     /// The side of the workload on which the request is.
     pub direction: Option<Direction>,
     /// That it is a gRPC request, and of which method.
@@ -244,6 +245,16 @@ pub struct GrpcMatch {
     pub service: Option<StringMatcher>,
     /// The method alone.
     pub method: Option<StringMatcher>,
+}
+
+/// Which peers a rule is for: one of the two must hold.
+#[derive(Clone, Debug, Default)]
+pub struct SourceMatcher {
+    /// Compared to the peer's identity (a URI of its certificate), and to its address without the
+    /// port; either may match.
+    pub text: Option<StringMatcher>,
+    /// Compared to the address alone: an identity is no address, whatever it looks like.
+    pub networks: Vec<Network>,
 }
 
 /// On which side of the workload a request is.
@@ -318,12 +329,15 @@ impl Config {
     /// Reads a configuration; a blank text is an empty one. `env` gives environment variables.
     ///
     /// # Errors
-    /// Says what is wrong first; see [`check`](Self::check) for all of it.
+    /// Says what is wrong first, and how much else; see [`check`](Self::check) for all of it.
     pub fn parse(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         Self::check(json, env).map_err(|errors| {
             let refused =
                 || Problem::WrongType { found: "this", allowed: "is an object".to_owned() };
-            errors.into_iter().next().unwrap_or_else(|| ConfigError::new("$", refused()))
+            let others = errors.len().saturating_sub(1);
+            let first = errors.into_iter().next();
+            let first = first.unwrap_or_else(|| ConfigError::new("$", refused()));
+            ConfigError { others, ..first }
         })
     }
 

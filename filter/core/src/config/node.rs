@@ -126,9 +126,19 @@ impl<'a> Node<'a> {
             [word] => format!("is {word}"),
             _ => format!("are {}", words.join(", ")),
         };
-        let value = self.string(&allowed, faults)?;
+        self.word_or(words, &allowed, faults)
+    }
+
+    /// The one of `words` that this is, where something else is `allowed` too.
+    pub(super) fn word_or(
+        &self,
+        words: &[&str],
+        allowed: &str,
+        faults: &mut Faults,
+    ) -> Option<&'a str> {
+        let value = self.string(allowed, faults)?;
         if !words.contains(&value) {
-            self.wrong_value(quoted(value), &allowed, faults);
+            self.wrong_value(quoted(value), allowed, faults);
             return None;
         }
         Some(value)

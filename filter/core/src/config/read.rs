@@ -1,5 +1,7 @@
 //! From JSON to a [`Config`].
 
+use core::net::IpAddr;
+
 use super::error::{ConfigError, Problem, quoted, step};
 use super::fields::{self, Field};
 use super::json::Json;
@@ -8,8 +10,8 @@ use super::node::{Faults, Node, Object};
 use super::text::{header_value, is_header_name};
 use super::{
     AccessLogField, Adaptive, Baggage, Batch, Config, Direction, Export, GrpcMatch, KeepBaggage,
-    Match, Mode, ParentPolicy, Propagation, Queue, Rate, ResponseHeader, Retry, Rule, Sampling,
-    Scalar, Service, Spans, StringMatcher, Trust, TrustRule,
+    Match, Mode, Network, ParentPolicy, Propagation, Queue, Rate, ResponseHeader, Retry, Rule,
+    Sampling, Scalar, Service, SourceMatcher, Spans, StringMatcher, Trust, TrustRule,
 };
 
 use crate::model::Format;
@@ -38,7 +40,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
     let samples = part("sampling", fields::SAMPLING);
     let spans = part("spans", fields::SPANS);
     let exports = object.object("export", fields::EXPORT, faults);
-    Config {
+    let config = Config {
         mode: object
             .get("mode")
             .and_then(|node| node.word(Mode::NAMES, faults))
@@ -51,6 +53,23 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
             max_value_length: spans.integer("max_value_length", &fields::VALUE_LENGTH, faults),
         },
         export: exports.and_then(|object| export(&object, env, faults)),
+    };
+    if object.get("export").is_none() {
+        nothing_to_tell(&formats, faults);
+    }
+    config
+}
+
+/// Refuses to tell of traces where none begins.
+fn nothing_to_tell(formats: &Object<'_>, faults: &mut Faults) {
+    for (name, reason) in [
+        ("response", "without it no trace begins of which propagation.response could tell"),
+        ("access_log", "without it no trace begins of which propagation.access_log could tell"),
+    ] {
+        let node = formats.get(name);
+        if node.is_some_and(|node| matches!(node.json, Json::Array(items) if !items.is_empty())) {
+            faults.add("$.export", Problem::Missing { reason });
+        }
     }
 }
 
@@ -170,12 +189,15 @@ fn push_once<T: PartialEq>(
 }
 
 fn trust(node: &Node<'_>, faults: &mut Faults) -> Vec<TrustRule> {
+    const ALLOWED: &str = "are continue, restart, link, or a list of {match, trust}";
     match node.json {
-        Json::String(_) => match node.word(Trust::NAMES, faults).and_then(Trust::from_name) {
-            // What holds without any rule.
-            None | Some(Trust::Continue) => Vec::new(),
-            Some(trust) => vec![TrustRule { matches: Match::default(), trust }],
-        },
+        Json::String(_) => {
+            match node.word_or(Trust::NAMES, ALLOWED, faults).and_then(Trust::from_name) {
+                // What holds without any rule.
+                None | Some(Trust::Continue) => Vec::new(),
+                Some(trust) => vec![TrustRule { matches: Match::default(), trust }],
+            }
+        }
         Json::Array(items) => {
             let last = items.len().saturating_sub(1);
             let items = node.items(fields::MAX_RULES, "items {match, trust}", faults);
@@ -183,8 +205,7 @@ fn trust(node: &Node<'_>, faults: &mut Faults) -> Vec<TrustRule> {
             items.filter_map(|(index, item)| trust_rule(item, index == last, faults)).collect()
         }
         Json::Bool(_) | Json::Null | Json::Number(_) | Json::Object(_) => {
-            let allowed = format!("are {}, or a list of {{match, trust}}", Trust::NAMES.join(", "));
-            node.wrong_type(&allowed, faults);
+            node.wrong_type(ALLOWED, faults);
             Vec::new()
         }
     }
@@ -232,9 +253,10 @@ fn response(node: &Node<'_>, faults: &mut Faults) -> Vec<ResponseHeader> {
 
 /// One response header with its name.
 fn response_header<'a>(node: &Node<'a>, faults: &mut Faults) -> Option<(ResponseHeader, &'a str)> {
+    const ALLOWED: &str = "are traceresponse, server-timing, {header: name}";
     match node.json {
         Json::String(_) => {
-            let word = node.word(fields::RESPONSE_WORDS, faults)?;
+            let word = node.word_or(fields::RESPONSE_WORDS, ALLOWED, faults)?;
             let header = match word {
                 "server-timing" => ResponseHeader::ServerTiming,
                 _ => ResponseHeader::TraceResponse,
@@ -248,31 +270,29 @@ fn response_header<'a>(node: &Node<'a>, faults: &mut Faults) -> Option<(Response
                 faults.add(step(&object.path, "header"), Problem::Missing { reason });
                 return None;
             };
-            let allowed = "is the name of a header in lower case, but not of one that has a \
-                meaning in HTTP or a format of its own";
+            let allowed = "is the name of a header in lower case that begins with x- or has trace \
+                in it, but not of one that a trace format, Envoy or browsers know";
             let Json::String(name) = node.json else {
                 node.wrong_type(allowed, faults);
                 return None;
             };
-            let taken =
-                |name| fields::OWN_HEADERS.contains(name) || fields::RESPONSE_WORDS.contains(name);
-            if !is_header_name(name) || taken(&name.as_str()) {
+            if !is_header_name(name) || !fields::may_tell_id(name) {
                 node.wrong_value(quoted(name), allowed, faults);
                 return None;
             }
             Some((ResponseHeader::Id(name.clone()), name))
         }
         Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
-            let allowed = format!("are {}, {{header: name}}", fields::RESPONSE_WORDS.join(", "));
-            node.wrong_type(&allowed, faults);
+            node.wrong_type(ALLOWED, faults);
             None
         }
     }
 }
 
 fn baggage(node: &Node<'_>, faults: &mut Faults) -> Baggage {
+    const ALLOWED: &str = "are pass, drop, {allow, attributes}";
     match node.json {
-        Json::String(_) => match node.word(fields::BAGGAGE_WORDS, faults) {
+        Json::String(_) => match node.word_or(fields::BAGGAGE_WORDS, ALLOWED, faults) {
             Some("drop") => Baggage { keep: KeepBaggage::Only(Vec::new()), attributes: Vec::new() },
             _ => Baggage::default(),
         },
@@ -285,9 +305,7 @@ fn baggage(node: &Node<'_>, faults: &mut Faults) -> Baggage {
             }
         }
         Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
-            let allowed =
-                format!("are {}, {{allow, attributes}}", fields::BAGGAGE_WORDS.join(", "));
-            node.wrong_type(&allowed, faults);
+            node.wrong_type(ALLOWED, faults);
             Baggage::default()
         }
     }
@@ -375,7 +393,7 @@ fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
         method: field("method", Subject::Other),
         route: field("route", Subject::Other),
         cluster: field("cluster", Subject::Other),
-        source: field("source", Subject::Other),
+        source: object.get("source").map(|node| source(&node, faults)),
         headers: object
             .get("headers")
             .map(|node| header_matchers(&node, faults))
@@ -430,29 +448,70 @@ enum Subject {
     Host,
     Other,
     Path,
+    Source,
 }
 
-fn matcher(node: &Node<'_>, subject: Subject, faults: &mut Faults) -> Option<StringMatcher> {
-    match node.json {
-        Json::Array(items) if !items.is_empty() => {
-            let items = node.items(fields::MAX_ANY_OF, "matchers", faults);
-            let matchers: Vec<_> =
-                items.iter().filter_map(|item| one_matcher(item, subject, faults)).collect();
-            Some(StringMatcher::any_of(matchers))
-        }
-        _ => one_matcher(node, subject, faults),
+impl Subject {
+    const fn forms(self) -> &'static [&'static str] {
+        if matches!(self, Self::Source) { fields::SOURCE_FORMS } else { fields::FORMS }
     }
 }
 
+fn matcher(node: &Node<'_>, subject: Subject, faults: &mut Faults) -> Option<StringMatcher> {
+    let items = alternatives(node, faults);
+    any_of(items.iter().filter_map(|item| one_matcher(item, subject, faults)).collect())
+}
+
+fn source(node: &Node<'_>, faults: &mut Faults) -> SourceMatcher {
+    let (mut texts, mut networks) = (Vec::new(), Vec::new());
+    for item in alternatives(node, faults) {
+        match network(item.json) {
+            Some(network) => networks.push(network),
+            None => texts.extend(one_matcher(&item, Subject::Source, faults)),
+        }
+    }
+    SourceMatcher { text: any_of(texts), networks }
+}
+
+/// The network that `json` stands for: `cidr`, or an exact address, which has many spellings.
+fn network(json: &Json) -> Option<Network> {
+    let exact = |text: &str| text.parse().ok().map(Network::of);
+    match json {
+        Json::String(text) => exact(text),
+        Json::Object(pairs) => match pairs.as_slice() {
+            [(form, Json::String(text))] if form == "exact" => exact(text),
+            [(form, Json::String(text))] if form == "cidr" => Network::parse(text),
+            _ => None,
+        },
+        Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => None,
+    }
+}
+
+/// The items of a list, or the one that stands for itself.
+fn alternatives<'a>(node: &Node<'a>, faults: &mut Faults) -> Vec<Node<'a>> {
+    match node.json {
+        Json::Array(items) if !items.is_empty() => {
+            node.items(fields::MAX_ANY_OF, "matchers", faults)
+        }
+        _ => vec![node.clone()],
+    }
+}
+
+/// One matcher of all; none of none.
+fn any_of(mut matchers: Vec<StringMatcher>) -> Option<StringMatcher> {
+    if matchers.len() > 1 { Some(StringMatcher::any_of(matchers)) } else { matchers.pop() }
+}
+
 fn one_matcher(node: &Node<'_>, subject: Subject, faults: &mut Faults) -> Option<StringMatcher> {
+    let forms = subject.forms();
+    let allowed = || format!("is a string, a list, or an object with one of {}", forms.join(", "));
     match node.json {
         Json::String(_) => literal("exact", node, subject, faults),
         Json::Object(_) => {
-            let map = node.map(fields::MATCHER_ALLOWED, faults)?;
+            let map = node.map(&allowed(), faults)?;
             let mut fields = map.iter();
             let (Some((form, value)), None) = (fields.next(), fields.next()) else {
-                let found = format!("an object of {}", map.len());
-                node.wrong_value(found, fields::MATCHER_ALLOWED, faults);
+                node.wrong_value(format!("an object of {}", map.len()), &allowed(), faults);
                 return None;
             };
             match (form, value.json) {
@@ -461,13 +520,10 @@ fn one_matcher(node: &Node<'_>, subject: Subject, faults: &mut Faults) -> Option
                     value.wrong_type("is true or false", faults);
                     None
                 }
-                (form, _) if fields::FORMS.contains(&form) => {
-                    literal(form, &value, subject, faults)
-                }
+                (form, _) if forms.contains(&form) => literal(form, &value, subject, faults),
                 _ => {
-                    let forms = || fields::FORMS.iter().copied().chain(["present"]);
-                    let allowed = forms().collect::<Vec<_>>().join(", ");
-                    let nearest = super::error::nearest(form, forms());
+                    let nearest = super::error::nearest(form, forms.iter().copied());
+                    let allowed = forms.join(", ");
                     faults.add(value.path, Problem::UnknownField { nearest, allowed });
                     None
                 }
@@ -479,7 +535,7 @@ fn one_matcher(node: &Node<'_>, subject: Subject, faults: &mut Faults) -> Option
             None
         }
         Json::Bool(_) | Json::Null | Json::Number(_) => {
-            node.wrong_type(fields::MATCHER_ALLOWED, faults);
+            node.wrong_type(&allowed(), faults);
             None
         }
     }
@@ -492,7 +548,7 @@ fn literal(
     faults: &mut Faults,
 ) -> Option<StringMatcher> {
     const FROM_ROOT: &str = "is a path from /";
-    if form == "exact" && *node.json == Json::String(String::new()) {
+    if form == "exact" && *node.json == Json::String(String::new()) && subject != Subject::Source {
         if subject == Subject::Path {
             node.wrong_value(quoted(""), FROM_ROOT, faults);
             return None;
@@ -501,6 +557,12 @@ fn literal(
         return Some(StringMatcher::exact("", Case::Exact));
     }
     let text = node.text(&fields::PATTERN, faults)?;
+    if subject == Subject::Source
+        && let Some(allowed) = no_source(form, text)
+    {
+        node.wrong_value(quoted(text), allowed, faults);
+        return None;
+    }
     if form != "regex" && form != "glob" {
         if subject == Subject::Path && text.contains('?') {
             let allowed = "is a path without a query, which is not compared";
@@ -530,6 +592,36 @@ fn literal(
         "suffix" => Ok(StringMatcher::suffix(text, case)),
         _ => StringMatcher::regex(text, case),
     })
+}
+
+/// What would be right, if a `text` of this form is nothing that a source can be: a rule that
+/// never matches would leave a stranger to the next one.
+fn no_source(form: &str, text: &str) -> Option<&'static str> {
+    let network = text.split_once('/').is_some_and(|(ip, _)| ip.parse::<IpAddr>().is_ok());
+    let unlike = network || text.starts_with('[');
+    let never = match form {
+        "cidr" => return Some(fields::CIDR_ALLOWED),
+        "regex" => false,
+        "glob" => unlike,
+        "exact" => unlike || text.contains('*') || !(is_uri(text) || text.starts_with(['/', '@'])),
+        _ => unlike || text.contains('*'),
+    };
+    never.then_some(
+        "is a URI, or an address without port and brackets; for a network there is \
+            {\"cidr\": \"10.0.0.0/8\"}, for a pattern {\"glob\": \"spiffe://cluster.local/**\"}",
+    )
+}
+
+/// Whether `text` begins with a scheme (RFC 3986, section 3.1), and is no part of an IPv6 address
+/// and no host with a port.
+fn is_uri(text: &str) -> bool {
+    let part = text.bytes().all(|b| b.is_ascii_hexdigit() || b":.".contains(&b));
+    !part
+        && text.split_once(':').is_some_and(|(scheme, rest)| {
+            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b))
+                && !rest.bytes().all(|b| b.is_ascii_digit())
+        })
 }
 
 /// What `compile` makes of the `text` at `node`, within what all patterns may take together.

@@ -3,18 +3,18 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MATCH, MAX_ANY_OF, MAX_ATTRIBUTES,
-    MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN, RESPONSE_WORDS,
-    TARGET, TIME_PATTERN, Text, VALUE_PATTERN,
+    CIDR_PATTERN, CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MATCH, MAX_ANY_OF,
+    MAX_ATTRIBUTES, MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN,
+    SOURCE_FORMS, TAKEN_HEADERS, TARGET, TIME_PATTERN, Text, VALUE_PATTERN,
 };
 use super::text::NAME_PATTERN;
 
 /// The schema.
 ///
 /// It cannot say what the parser checks beside it: bounds of durations, fields that bound one
-/// another, unique names of rules, items of `propagation.trust` that are never asked, an empty
-/// `not`, where a matched path begins, days that a month does not have, the syntax and the size of
-/// a regex, environment variables, duplicate keys.
+/// another or need one another, unique names of rules, items of `propagation.trust` that are never
+/// asked, an empty `not`, where a matched path begins, what a peer can be, days that a month does
+/// not have, the syntax and the size of a regex, environment variables, duplicate keys.
 #[must_use]
 pub fn schema() -> Value {
     let mut schema = Map::new();
@@ -27,7 +27,13 @@ pub fn schema() -> Value {
     put(
         &mut schema,
         "$defs",
-        json!({"match": object(MATCH, &[]), "matcher": matcher(), "form": form()}),
+        json!({
+            "match": object(MATCH, &[]),
+            "matcher": matcher("#/$defs/form"),
+            "form": form(FORMS),
+            "source": matcher("#/$defs/source_form"),
+            "source_form": form(SOURCE_FORMS),
+        }),
     );
     Value::Object(schema)
 }
@@ -125,9 +131,14 @@ fn shape(kind: &Kind) -> Value {
             json!({"type": "number", "minimum": 0, "maximum": 1, "default": default})
         }
         Kind::ResponseHeader => {
-            let taken: Vec<_> = OWN_HEADERS.iter().chain(RESPONSE_WORDS).collect();
-            json!({"type": "string", "pattern": NAME_PATTERN, "not": {"enum": taken}})
+            let taken = format!("^({})", TAKEN_HEADERS.join("|"));
+            json!({
+                "type": "string",
+                "allOf": [{"pattern": NAME_PATTERN}, {"pattern": "^x-|trace"}],
+                "not": {"pattern": taken},
+            })
         }
+        Kind::Source => json!({"$ref": "#/$defs/source"}),
         Kind::Text(bounds) => text(bounds),
         Kind::Time => json!({"type": "string", "pattern": TIME_PATTERN}),
     }
@@ -156,19 +167,25 @@ fn text(bounds: &Text) -> Value {
 }
 
 /// A form, or any of a list of forms.
-fn matcher() -> Value {
-    let form = json!({"$ref": "#/$defs/form"});
+fn matcher(form: &str) -> Value {
+    let form = json!({"$ref": form});
     let list = json!({"type": "array", "minItems": 1, "maxItems": MAX_ANY_OF, "items": form});
     json!({"anyOf": [form, list]})
 }
 
-/// A string, or an object of exactly one form.
-fn form() -> Value {
+/// A string, or an object of exactly one of `forms`.
+fn form(forms: &[&str]) -> Value {
     let exact = json!({"type": "string", "maxLength": PATTERN.max});
-    let mut properties: Map<String, Value> =
-        FORMS.iter().map(|name| ((*name).to_owned(), text(&PATTERN))).collect();
-    put(&mut properties, "exact", exact.clone());
-    put(&mut properties, "present", json!({"type": "boolean"}));
+    let mut properties = Map::new();
+    for name in forms {
+        let shape = match *name {
+            "cidr" => json!({"type": "string", "pattern": CIDR_PATTERN}),
+            "exact" => exact.clone(),
+            "present" => json!({"type": "boolean"}),
+            _ => text(&PATTERN),
+        };
+        put(&mut properties, name, shape);
+    }
     let object = json!({
         "type": "object",
         "minProperties": 1,
