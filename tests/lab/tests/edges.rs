@@ -201,7 +201,6 @@ async fn a_stranger_leaves_no_header_of_any_format() {
             ("jaeger-baggage", "1"),
             ("ot-baggage-a", "1"),
             ("sw8-correlation", "1"),
-            ("sw8-x", "1"),
             ("traceparent", &format!("00-{}-{}-03", span.trace_id, span.span_id)),
             ("uberctx-a", "1"),
             ("x-b3-sampled", "1"),
