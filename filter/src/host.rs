@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use meshweft_core::Exchange;
 use meshweft_core::export::{ExportCall, MAX_ANSWER};
-use meshweft_core::model::{HeaderEdit, Headers, MetricKind, MonoNanos, UnixNanos};
+use meshweft_core::model::{
+    HeaderEdit, Headers, MetricKind, MonoNanos, Shared, SharedError, UnixNanos,
+};
 use proxy_wasm::types::{LogLevel, MapType};
 
 /// The host as it shows the current request.
@@ -28,6 +30,37 @@ impl Exchange for Current {
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         property(path)
+    }
+}
+
+/// What all workers of the process have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proxy;
+
+impl Shared for Proxy {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, u32)> {
+        let mut cas = 0;
+        let value = read(|data, size| {
+            // SAFETY: `key` outlives the call; the others point to locals, here and of `read`.
+            unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut cas) }
+        })?;
+        Some((value, cas))
+    }
+
+    fn set(&self, key: &str, value: &[u8], cas: u32) -> Result<(), SharedError> {
+        const CAS_MISMATCH: u32 = 8;
+        // SAFETY: the slices outlive the call.
+        match unsafe {
+            proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)
+        } {
+            OK => Ok(()),
+            CAS_MISMATCH => Err(SharedError::CasMismatch),
+            _ => Err(SharedError::Unavailable),
+        }
+    }
+
+    fn now(&self) -> MonoNanos {
+        now()
     }
 }
 
@@ -253,6 +286,13 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
     fn proxy_increment_metric(handle: u32, offset: i64) -> u32;
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
     fn proxy_record_metric(handle: u32, value: u64) -> u32;
@@ -269,6 +309,13 @@ unsafe extern "C" {
         path_size: usize,
         value: *const u8,
         value_size: usize,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        cas: u32,
     ) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
 }

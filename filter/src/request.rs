@@ -32,7 +32,7 @@ impl Context for Request {}
 impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         self.shared(|stream, Shared { plugin, rng }| {
-            apply(&stream.on_request_headers(plugin, &host::Current, rng));
+            apply(&stream.on_request_headers(plugin, &host::Current, &host::Proxy, rng));
         });
         Action::Continue
     }
@@ -46,7 +46,7 @@ impl HttpContext for Request {
 
     fn on_log(&mut self) {
         self.shared(|stream, Shared { plugin, rng }| {
-            apply(&stream.on_log(plugin, &host::Current, host::now, rng));
+            apply(&stream.on_log(plugin, &host::Current, &host::Proxy, rng));
         });
     }
 }

@@ -84,7 +84,7 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         let first = !core::mem::replace(&mut self.first_tick_over, true);
         let Some((tick, period)) = self.shared(|Shared { plugin, .. }| {
-            (plugin.on_tick(host::now(), host::wall()), plugin.tick_period())
+            (plugin.on_tick(host::now(), host::wall(), &host::Proxy), plugin.tick_period())
         }) else {
             return;
         };

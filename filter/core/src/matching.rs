@@ -112,6 +112,15 @@ impl<'a> Facts<'a> {
         matched.map(|rule| rule.trust).unwrap_or_default()
     }
 
+    /// What is called: the method, and of what: a gRPC method, a route that is named like a
+    /// template, or else the host. Few values, however many paths there are.
+    pub fn operation(&self) -> [&[u8]; 2] {
+        let grpc = self.headers.get("content-type").is_some_and(is_grpc);
+        let template = || self.route().filter(|route| route.starts_with(b"/"));
+        let what = if grpc { self.path() } else { template().or_else(|| self.host()) };
+        [self.method().unwrap_or_default(), what.unwrap_or_default()]
+    }
+
     /// The headers of the request.
     #[must_use]
     pub const fn headers(&self) -> &'a Headers {
@@ -493,6 +502,29 @@ mod tests {
             }
             assert_eq!(host.asked.take().len(), usize::from(asks), "{given:?}");
         }
+    }
+
+    #[test]
+    fn operations_are_few() {
+        let grpc = ("content-type", "application/grpc");
+        for (route, header, what) in [
+            ("", ("x-a", "1"), "shop"),
+            ("default", ("x-a", "1"), "shop"),
+            ("/orders/{id}", ("x-a", "1"), "/orders/{id}"),
+            ("/orders/{id}", grpc, "/shop.Cart/Add"),
+        ] {
+            let route = [(ROUTE, route.as_bytes())];
+            let host = Host { properties: &route, ..Host::default() };
+            let pairs =
+                [(":method", "POST"), (":path", "/shop.Cart/Add?x"), (":authority", "Shop:80")];
+            let headers: Headers = pairs.into_iter().chain([header]).collect();
+            let facts = Facts::new(&headers, &host, Side::OfListener);
+            assert_eq!(facts.operation(), [b"POST", what.as_bytes()]);
+            let asked = if header == grpc { &[][..] } else { &[ROUTE] };
+            assert_eq!(host.asked.take(), asked);
+        }
+        let none = Headers::default();
+        assert_eq!(Facts::new(&none, &Host::default(), Side::OfListener).operation(), [b"", b""]);
     }
 
     #[test]

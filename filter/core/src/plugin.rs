@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use crate::config::{Config, Direction};
 use crate::export::{CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
-use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, UnixNanos};
+use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
 use crate::sampling::Sampler;
 use crate::span::{Node, Span, SpanKind, resource};
 
@@ -84,7 +84,7 @@ impl Plugin {
 
     /// Tells the time before the first request comes; gives what an operator should read.
     pub fn on_start(&mut self, wall: UnixNanos) -> Option<String> {
-        self.sampler.on_tick(wall);
+        self.sampler.on_start(wall);
         let mut expired = self.sampler.expired();
         let named: Vec<_> = expired.by_ref().take(MAX_NAMED).collect();
         let more = expired.count();
@@ -179,8 +179,8 @@ impl Plugin {
 
     /// Sends what is due; during a shutdown also says when it is over. `wall` is what rules expire
     /// by.
-    pub fn on_tick(&mut self, now: MonoNanos, wall: UnixNanos) -> Tick {
-        self.sampler.on_tick(wall);
+    pub fn on_tick(&mut self, now: MonoNanos, wall: UnixNanos, shared: &dyn Shared) -> Tick {
+        self.sampler.on_tick(now, wall, shared);
         let Some(exporter) = &mut self.exporter else {
             return Tick { calls: Vec::new(), done: self.finish() };
         };

@@ -4,7 +4,7 @@ use rand::Rng;
 
 use crate::config::{AccessLogField, KeepBaggage, Trust};
 use crate::matching::Facts;
-use crate::model::{Exchange, HeaderEdit, Headers, Metric, MonoNanos, SpanId, TraceFlags, TraceId};
+use crate::model::{Exchange, HeaderEdit, Headers, Metric, Shared, SpanId, TraceFlags, TraceId};
 use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
@@ -67,12 +67,13 @@ impl Stream {
         &mut self,
         plugin: &mut Plugin,
         exchange: &impl Exchange,
+        shared: &impl Shared,
         rng: &mut impl Rng,
     ) -> RequestEffects {
         if !matches!(self.state, State::New) {
             return RequestEffects::default();
         }
-        let (state, effects) = begin(plugin, exchange, rng);
+        let (state, effects) = begin(plugin, exchange, shared, rng);
         self.state = state;
         effects
     }
@@ -95,16 +96,15 @@ impl Stream {
     ///
     /// Everything is final here, also for requests whose header callbacks never ran. For those
     /// there is filter state to be set: access loggers come later, and so do other instances.
-    /// Headers cannot be changed any more, so there are no edits. `now` is asked only where a
-    /// span is taken in.
+    /// Headers cannot be changed any more, so there are no edits.
     pub fn on_log(
         &mut self,
         plugin: &mut Plugin,
         exchange: &impl Exchange,
-        now: impl FnOnce() -> MonoNanos,
+        shared: &impl Shared,
         rng: &mut impl Rng,
     ) -> RequestEffects {
-        let effects = self.on_request_headers(plugin, exchange, rng);
+        let effects = self.on_request_headers(plugin, exchange, shared, rng);
         match core::mem::replace(&mut self.state, State::Ended) {
             State::Ended | State::New => {}
             State::Passive => plugin.metrics.add(Metric::Passive, 1),
@@ -127,7 +127,7 @@ impl Stream {
                     links: &recording.links,
                 };
                 let span = span::describe(subject, plugin.config().spans, exchange);
-                plugin.record(&span, now());
+                plugin.record(&span, shared.now());
             }
         }
         RequestEffects { edits: Vec::new(), ..effects }
@@ -137,6 +137,7 @@ impl Stream {
 fn begin(
     plugin: &mut Plugin,
     exchange: &impl Exchange,
+    shared: &impl Shared,
     rng: &mut impl Rng,
 ) -> (State, RequestEffects) {
     if exchange.property(&[TRACE_ID_STATE]).is_some_and(|id| !id.is_empty()) {
@@ -158,9 +159,13 @@ fn begin(
 
     let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);
     let ot = remote.as_ref().and_then(|remote| OtMember::of(&remote.state));
-    let decision = plugin.sampler.decide(&facts, Origin::new(trace_id, parent, ot.as_ref()));
+    let decision =
+        plugin.sampler.decide(&facts, Origin::new(trace_id, parent, ot.as_ref()), shared);
     if let Some(rule) = decision.rule {
         plugin.metrics.add_rule(rule);
+    }
+    if matches!(decision.reason, Reason::Limit(_)) {
+        plugin.metrics.add(Metric::Limited, 1);
     }
     let sampled = decision.verdict == Verdict::RecordAndSample;
     let parent_id = remote.as_ref().and_then(|remote| remote.parent_id);

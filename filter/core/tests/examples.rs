@@ -3,7 +3,9 @@
 
 use meshweft_core::config::{AccessLogField, Config, Direction, ResponseHeader, Trust};
 use meshweft_core::matching::{Facts, Side};
-use meshweft_core::model::{Exchange, Format, HeaderEdit, Headers, SpanId, TraceId, UnixNanos};
+use meshweft_core::model::{
+    Exchange, Format, HeaderEdit, Headers, Local, MonoNanos, SpanId, TraceId, UnixNanos,
+};
 use meshweft_core::propagation::{
     Incoming, ParentDecision, RemoteContext, Standing, TraceState, baggage_attributes,
     carry_baggage, extract,
@@ -72,11 +74,12 @@ fn decided(
     let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
     let mut sampler = Sampler::new(&config.sampling);
     let Decision { verdict, reason, .. } =
-        sampler.decide(&facts, Origin::new(id(share), parent, None));
+        sampler.decide(&facts, Origin::new(id(share), parent, None), &Local::default());
     let reason = match reason {
         Reason::Default => "default".to_owned(),
         Reason::Parent => "parent".to_owned(),
         Reason::Rule(index) => config.sampling.rules.get(index).unwrap().name.clone(),
+        other => other.describe(&config.sampling).into_owned(),
     };
     (verdict == Verdict::RecordAndSample, reason)
 }
@@ -130,7 +133,7 @@ fn incident() {
     let config = config(INCIDENT);
     for (wall, expired) in [(end - 1, &[][..]), (end, &["incident"])] {
         let mut sampler = Sampler::new(&config.sampling);
-        sampler.on_tick(UnixNanos(wall));
+        sampler.on_tick(MonoNanos::default(), UnixNanos(wall), &Local::default());
         assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
 use meshweft_core::export::Outcome;
-use meshweft_core::model::{HeaderEdit, Headers, MonoNanos, UnixNanos};
+use meshweft_core::model::{HeaderEdit, Headers, Local, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::Stream;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -44,6 +44,7 @@ struct Hop {
     plugin: Plugin,
     rng: SmallRng,
     now: MonoNanos,
+    shared: Local,
 }
 
 impl Hop {
@@ -54,6 +55,7 @@ impl Hop {
             plugin: Plugin::new(config, None, &|_| None),
             rng: SmallRng::seed_from_u64(seed),
             now: MonoNanos(1),
+            shared: Local::default(),
         }
     }
 
@@ -61,9 +63,10 @@ impl Hop {
     fn serve(&mut self, mut headers: Pairs) -> Pairs {
         let request = Request(headers.iter().map(|(name, value)| (&**name, &**value)).collect());
         let mut stream = Stream::default();
-        let effects = stream.on_request_headers(&mut self.plugin, &request, &mut self.rng);
-        let now = self.now;
-        stream.on_log(&mut self.plugin, &request, || now, &mut self.rng);
+        self.shared.clock.set(self.now);
+        let effects =
+            stream.on_request_headers(&mut self.plugin, &request, &self.shared, &mut self.rng);
+        stream.on_log(&mut self.plugin, &request, &self.shared, &mut self.rng);
         for edit in effects.edits {
             let (name, value) = match edit {
                 HeaderEdit::Add(name, _) => panic!("{name} added"),
@@ -80,7 +83,7 @@ impl Hop {
     fn export(&mut self) -> Vec<Span> {
         let mut spans = Vec::new();
         self.now = self.now.after(Duration::from_secs(1));
-        for call in self.plugin.on_tick(self.now, UnixNanos::default()).calls {
+        for call in self.plugin.on_tick(self.now, UnixNanos::default(), &self.shared).calls {
             let outcome = Outcome::Answered { status: 200, retry_after: None, body: b"" };
             self.plugin.on_outcome(call.id, &outcome, self.now, &mut self.rng);
             let body = ExportTraceServiceRequest::decode(&*call.body).unwrap();

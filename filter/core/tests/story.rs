@@ -8,7 +8,7 @@ use std::time::Duration;
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
 use meshweft_core::export::{ExportCall, Outcome};
-use meshweft_core::model::{HeaderEdit, Headers, MonoNanos, UnixNanos};
+use meshweft_core::model::{HeaderEdit, Headers, Local, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::{RequestEffects, Stream, TRACE_ID_STATE};
 use rand::SeedableRng;
@@ -63,6 +63,7 @@ struct Worker {
     plugin: Plugin,
     rng: SmallRng,
     now: MonoNanos,
+    shared: Local,
 }
 
 impl Worker {
@@ -72,6 +73,7 @@ impl Worker {
             plugin: Plugin::new(config, None, &|_| None),
             rng: SmallRng::seed_from_u64(7),
             now: MonoNanos(1),
+            shared: Local::default(),
         }
     }
 
@@ -85,14 +87,16 @@ impl Worker {
     /// The headers of a request come.
     fn begin(&mut self, told: &Told) -> (Stream, RequestEffects) {
         let mut stream = Stream::default();
-        let effects = stream.on_request_headers(&mut self.plugin, told, &mut self.rng);
+        self.shared.clock.set(self.now);
+        let effects =
+            stream.on_request_headers(&mut self.plugin, told, &self.shared, &mut self.rng);
         (stream, effects)
     }
 
     /// A request is over.
     fn log(&mut self, stream: &mut Stream, told: &Told) -> RequestEffects {
-        let now = self.now;
-        stream.on_log(&mut self.plugin, told, || now, &mut self.rng)
+        self.shared.clock.set(self.now);
+        stream.on_log(&mut self.plugin, told, &self.shared, &mut self.rng)
     }
 
     /// Serves a request; gives what goes on, by header.
@@ -109,7 +113,7 @@ impl Worker {
 
     fn tick(&mut self) -> Vec<ExportCall> {
         self.now = self.now.after(Duration::from_secs(1));
-        self.plugin.on_tick(self.now, self.wall()).calls
+        self.plugin.on_tick(self.now, self.wall(), &self.shared).calls
     }
 
     /// Clocks began together, in 1970.
@@ -221,6 +225,34 @@ fn an_invalid_context_restarts_the_trace_and_is_counted() {
 }
 
 #[test]
+fn what_a_limit_drops_is_counted() {
+    let mut worker = Worker::new(
+        r#"{"export": {"cluster": "c"}, "sampling": {"rules": [
+            {"name": "pay", "limit_per_second": 0.1}]}}"#,
+    );
+    for flags in ["-03", "-02", "-02"] {
+        let forwarded = worker.serve(&request(&[])).remove("traceparent").flatten().unwrap();
+        assert_eq!(forwarded.get(52..), Some(flags));
+    }
+    let [call] = &*worker.tick() else { panic!("one export") };
+    assert!(contains(&call.body, b"rule:pay"));
+    let mut metrics = worker.metrics();
+    metrics.retain(|name, _| !name.contains("queue") && !name.contains("export"));
+    assert_eq!(
+        metrics,
+        counted(&[
+            ("requests", 3),
+            ("sampled", 1),
+            ("not_sampled", 2),
+            ("limited", 2),
+            ("rule_pay", 3),
+            ("context_missing", 3),
+            ("in_flight_spans", 1),
+        ])
+    );
+}
+
+#[test]
 fn listeners_of_both_directions_share_an_instance() {
     let mut worker = Worker::new(EXPORTING);
     // Field 6, kind: 2 is SERVER, 3 is CLIENT; field 5, name, stands before it.
@@ -301,8 +333,8 @@ fn on_its_way_out_an_instance_waits_for_its_spans() {
     assert!(!worker.plugin.on_shutdown(worker.now));
     let call = worker.tick().pop().unwrap();
     worker.answer(&call, 200);
-    assert!(worker.plugin.on_tick(worker.now, worker.wall()).done);
-    assert!(!worker.plugin.on_tick(worker.now, worker.wall()).done);
+    assert!(worker.plugin.on_tick(worker.now, worker.wall(), &worker.shared).done);
+    assert!(!worker.plugin.on_tick(worker.now, worker.wall(), &worker.shared).done);
     // A request that had been open all the time ends after that: lost, but counted.
     worker.metrics();
     worker.serve(&request(&[]));
@@ -317,7 +349,7 @@ fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
     let call = worker.tick().pop().unwrap();
     worker.plugin.on_outcome(call.id, &Outcome::NotSent, worker.now, &mut worker.rng);
     worker.now = worker.now.after(Duration::from_secs(400));
-    assert!(worker.plugin.on_tick(worker.now, worker.wall()).done);
+    assert!(worker.plugin.on_tick(worker.now, worker.wall(), &worker.shared).done);
     let metrics = worker.metrics();
     let dropped = ["shutdown", "retries_exhausted"]
         .map(|cause| metrics.get(&format!("meshweft_dropped_{cause}")).copied().unwrap_or(0));
@@ -331,7 +363,7 @@ fn what_is_counted_as_lost_is_not_sent() {
     worker.serve(&request(&[]));
     assert!(!worker.plugin.on_shutdown(worker.now));
     worker.now = worker.now.after(Duration::from_secs(300));
-    let tick = worker.plugin.on_tick(worker.now, worker.wall());
+    let tick = worker.plugin.on_tick(worker.now, worker.wall(), &worker.shared);
     assert_eq!((tick.calls, tick.done), (vec![], true));
     let metrics = worker.metrics();
     assert_eq!(metrics.get("meshweft_dropped_shutdown"), Some(&1));
@@ -564,7 +596,8 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
         let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-{flags}"))]);
         let mut stream = Stream::default();
         assert_eq!(stream.on_response_headers(&worker.plugin), [], "no request yet");
-        let effects = stream.on_request_headers(&mut worker.plugin, &told, &mut worker.rng);
+        let effects =
+            stream.on_request_headers(&mut worker.plugin, &told, &worker.shared, &mut worker.rng);
         let forwarded = effects.edits.into_iter().find_map(|edit| match edit {
             HeaderEdit::Set(name, value) if name == "traceparent" => Some(value),
             _ => None,

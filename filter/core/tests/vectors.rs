@@ -16,7 +16,7 @@ mod collected;
 
 use meshweft_core::config::{Baggage, Config, KeepBaggage, Propagation};
 use meshweft_core::model::{
-    Exchange, Format, FormatSet, HeaderEdit, Headers, SpanId, TraceFlags, TraceId,
+    Exchange, Format, FormatSet, HeaderEdit, Headers, Local, SpanId, TraceFlags, TraceId,
 };
 use meshweft_core::plugin::Plugin;
 use meshweft_core::propagation::{
@@ -315,8 +315,8 @@ fn served(sampling: &serde_json::Value, headers: &[(String, String)]) -> (bool, 
     let config = Config::parse(config.to_string().as_bytes(), &|_| None).unwrap();
     let mut plugin = Plugin::new(config, None, &|_| None);
     let mut rng = SmallRng::seed_from_u64(7);
-    let effects =
-        Stream::default().on_request_headers(&mut plugin, &Requested(map(headers)), &mut rng);
+    let (request, shared) = (Requested(map(headers)), Local::default());
+    let effects = Stream::default().on_request_headers(&mut plugin, &request, &shared, &mut rng);
     let after = after(headers, effects.edits);
     let value = |name: &str| {
         let mut values = after.iter().filter(|(other, _)| other == name);

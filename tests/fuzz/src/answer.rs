@@ -4,7 +4,9 @@ use core::time::Duration;
 
 use meshweft_core::config::Config;
 use meshweft_core::export::Outcome;
-use meshweft_core::model::{Metric, MetricId, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos};
+use meshweft_core::model::{
+    Local, Metric, MetricId, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
+};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::span::{Span, SpanKind, Status};
 use rand::SeedableRng;
@@ -33,7 +35,7 @@ pub fn answer(input: &[u8]) {
     let mut counts = [0_i64; Metric::ALL.len()];
     for _ in 0..4 {
         now = now.after(Duration::from_secs(40));
-        for call in plugin.on_tick(now, UnixNanos(now.0)).calls {
+        for call in plugin.on_tick(now, UnixNanos(now.0), &Local::default()).calls {
             let outcome = Outcome::Answered { status, retry_after, body };
             let told = plugin.on_outcome(call.id, &outcome, now, &mut rng);
             assert!(told.is_none_or(|line| line.len() < 1_024 && !line.contains('\n')));

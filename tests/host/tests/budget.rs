@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use common::{boot, boot_with, collect};
@@ -100,6 +101,72 @@ fn what_is_told_costs_one_call_each() {
         ("proxy_set_property", 3),
     ];
     assert_eq!(calls(&spent(&mut host, root, "told", &exchange)), told);
+}
+
+fn signed(usage: Usage) -> BTreeMap<String, i64> {
+    let signed = |(name, count)| (name, i64::try_from(count).unwrap());
+    usage.hostcalls.into_iter().map(signed).collect()
+}
+
+/// Limits and floors have a say only where a rate kept or dropped a new trace.
+#[test]
+fn limits_cost_only_what_they_decide() {
+    let limits = r#"{"export": {"cluster": "otel-collector"}, "sampling": {"rate": 1,
+        "limit_per_second": 1000, "rules": [{"name": "pay", "limit_per_second": 500}]}}"#;
+    let adaptive = r#"{"export": {"cluster": "otel-collector"}, "sampling": {"rate": 0,
+        "adaptive": {"target_per_second": 10, "floor_per_minute": 1}}}"#;
+    let more = |configuration: &str, exchange: &Exchange, base: Usage| {
+        let (mut host, root) = boot_with(configuration);
+        let mut more = signed(spent(&mut host, root, configuration, exchange));
+        for (name, count) in signed(base) {
+            *more.entry(name).or_insert(0) -= count;
+        }
+        more.retain(|_, count| *count != 0);
+        more
+    };
+    let base = |rate: &str, exchange: &Exchange| {
+        let (mut host, root) = boot_with(&format!(
+            r#"{{"export": {{"cluster": "otel-collector"}}, "sampling": {{"rate": {rate}}}}}"#
+        ));
+        spent(&mut host, root, rate, exchange)
+    };
+    let named = |calls: &[(&str, i64)]| -> BTreeMap<String, i64> {
+        calls.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    };
+    // A parent decides: nothing.
+    for configuration in [limits, adaptive] {
+        let exchange = request().with_header("traceparent", PARENT);
+        assert_eq!(more(configuration, &exchange, base("1", &exchange)), named(&[]));
+    }
+    // Two limits, at their dearest: no lease is left, as at a low rate. The clock once; and there
+    // is no threshold to tell of in tracestate.
+    let two = named(&[
+        ("clock_time_get", 1),
+        ("proxy_get_shared_data", 2),
+        ("proxy_replace_header_map_value", -1),
+        ("proxy_set_shared_data", 2),
+    ]);
+    assert_eq!(more(limits, &request(), base("1", &request())), two);
+    // The rate drops it, and this minute's trace of the operation is there: the route's name.
+    let route = named(&[("proxy_get_property", 1)]);
+    assert_eq!(more(adaptive, &request(), base("0", &request())), route);
+}
+
+/// At a limit that is reached, most requests do not ask for more than the clock.
+#[test]
+fn a_limit_that_is_reached_costs_the_clock() {
+    let (mut host, root) = boot_with(
+        r#"{"export": {"cluster": "otel-collector"}, "sampling": {"limit_per_second": 2}}"#,
+    );
+    let spent = spent(&mut host, root, "limited", &request());
+    let limited = [
+        ("clock_time_get", 1),
+        ("proxy_get_header_map_pairs", 1),
+        ("proxy_get_property", 1),
+        ("proxy_replace_header_map_value", 1),
+        ("proxy_set_property", 1),
+    ];
+    assert_eq!(calls(&spent), limited);
 }
 
 /// What unsampled requests to `targets` (host and path) cost with the rules of these `numbers`,

@@ -11,7 +11,9 @@ use meshweft_host_tests::{HostEmulator, STATUSES, Status, Trap, answer, ok_answe
 const CONFIGURATION: &str = r#"{"export": {"cluster": "otel-collector"}, "propagation": {
     "trust": [{"match": {"source": {"prefix": "127."}}, "trust": "continue"}],
     "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
-    "access_log": ["trace_id", "span_id", "sampled"]}}"#;
+    "access_log": ["trace_id", "span_id", "sampled"]},
+    "sampling": {"limit_per_second": 100, "adaptive": {
+        "target_per_second": 10, "floor_per_minute": 1}}}"#;
 
 /// Statuses that do trap: the SDK makes these two calls in its own dispatcher and panics on
 /// what the ABI does not define for them. Envoy answers them only as listed under `safe`, and
@@ -180,6 +182,7 @@ fn the_life_reaches_every_hostcall_of_the_adapter() {
             "proxy_get_header_map_pairs",
             "proxy_get_header_map_value",
             "proxy_get_property",
+            "proxy_get_shared_data",
             "proxy_http_call",
             "proxy_increment_metric",
             "proxy_log",
@@ -188,6 +191,7 @@ fn the_life_reaches_every_hostcall_of_the_adapter() {
             "proxy_replace_header_map_value",
             "proxy_set_effective_context",
             "proxy_set_property",
+            "proxy_set_shared_data",
             "proxy_set_tick_period_milliseconds",
         ]
     );

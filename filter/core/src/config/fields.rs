@@ -16,6 +16,8 @@ pub(super) struct Field {
 /// What a field may hold.
 #[derive(Debug)]
 pub(super) enum Kind {
+    /// A number.
+    AboveZero,
     /// Names of attributes and scalars.
     Attributes,
     /// One of some words.
@@ -382,6 +384,17 @@ pub(super) const SAMPLING: &[Field] = &[
         kind: Kind::Rate { default: Some(1.0) },
     },
     Field {
+        name: "limit_per_second",
+        about: "New traces that are recorded at most, by whatever rule or rate, by all workers \
+            of the proxy together.",
+        kind: Kind::AboveZero,
+    },
+    Field {
+        name: "adaptive",
+        about: "A rate that follows the load, at most sampling.rate, where no rule has a rate.",
+        kind: Kind::Object { fields: ADAPTIVE, required: &["target_per_second"] },
+    },
+    Field {
         name: "rules",
         about: "The first rule that matches decides.",
         kind: Kind::List {
@@ -390,6 +403,20 @@ pub(super) const SAMPLING: &[Field] = &[
             unique: false,
             empty_by_default: true,
         },
+    },
+];
+
+pub(super) const ADAPTIVE: &[Field] = &[
+    Field {
+        name: "target_per_second",
+        about: "New traces that all workers of the proxy together shall record.",
+        kind: Kind::AboveZero,
+    },
+    Field {
+        name: "floor_per_minute",
+        about: "Traces of every operation that are recorded at least, even if the target is \
+            exceeded; for the 256 operations seen last.",
+        kind: Kind::AboveZero,
     },
 ];
 
@@ -404,6 +431,11 @@ pub(super) const RULE: &[Field] = &[
         name: "rate",
         about: "The share of requests it records; absent: sampling.rate.",
         kind: Kind::Rate { default: None },
+    },
+    Field {
+        name: "limit_per_second",
+        about: "New traces it records at most, by all workers of the proxy together.",
+        kind: Kind::AboveZero,
     },
     Field {
         name: "parent",

@@ -167,8 +167,21 @@ pub struct Sampling {
     pub parent: ParentPolicy,
     /// The share of new traces without a matching rule.
     pub rate: Rate,
+    /// So many new traces per second at most, of the whole proxy.
+    pub limit_per_second: Option<f64>,
+    /// A rate that follows the load, in place of `rate`, which it does not exceed.
+    pub adaptive: Option<Adaptive>,
     /// The first match decides.
     pub rules: Vec<Rule>,
+}
+
+/// What a rate that follows the load aims at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adaptive {
+    /// New traces per second of the whole proxy.
+    pub target_per_second: f64,
+    /// So many traces per minute at least of every operation.
+    pub floor_per_minute: Option<f64>,
 }
 
 /// What a valid parent decides.
@@ -190,6 +203,8 @@ pub struct Rule {
     pub matches: Match,
     /// The share of requests it records; absent: the default rate.
     pub rate: Option<Rate>,
+    /// So many new traces per second at most, of the whole proxy.
+    pub limit_per_second: Option<f64>,
     /// Overrides the configuration's policy.
     pub parent: Option<ParentPolicy>,
     /// From this time on the rule is void.

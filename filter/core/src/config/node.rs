@@ -157,6 +157,19 @@ impl<'a> Node<'a> {
     }
 
     /// This share.
+    pub(super) fn above_zero(&self, faults: &mut Faults) -> Option<f64> {
+        const ALLOWED: &str = "is a number above 0";
+        let Json::Number(number) = self.json else {
+            self.wrong_type(ALLOWED, faults);
+            return None;
+        };
+        let value = number.as_f64().filter(|value| *value > 0.0);
+        if value.is_none() {
+            self.out_of_range(number.to_string(), ALLOWED, faults);
+        }
+        value
+    }
+
     pub(super) fn rate(&self, faults: &mut Faults) -> Option<Rate> {
         const ALLOWED: &str = "is a number from 0 to 1";
         let Json::Number(number) = self.json else {

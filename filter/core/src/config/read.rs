@@ -7,9 +7,9 @@ use super::matcher::{Case, RegexError};
 use super::node::{Faults, Node, Object};
 use super::text::{header_value, is_header_name};
 use super::{
-    AccessLogField, Baggage, Batch, Config, Direction, Export, GrpcMatch, KeepBaggage, Match, Mode,
-    ParentPolicy, Propagation, Queue, Rate, ResponseHeader, Retry, Rule, Sampling, Scalar, Service,
-    Spans, StringMatcher, Trust, TrustRule,
+    AccessLogField, Adaptive, Baggage, Batch, Config, Direction, Export, GrpcMatch, KeepBaggage,
+    Match, Mode, ParentPolicy, Propagation, Queue, Rate, ResponseHeader, Retry, Rule, Sampling,
+    Scalar, Service, Spans, StringMatcher, Trust, TrustRule,
 };
 
 use crate::model::Format;
@@ -306,6 +306,8 @@ fn sampling(object: &Object<'_>, faults: &mut Faults) -> Sampling {
     Sampling {
         parent: parent(object, faults).unwrap_or_default(),
         rate: object.get("rate").and_then(|node| node.rate(faults)).unwrap_or(Rate::ALL),
+        limit_per_second: object.get("limit_per_second").and_then(|node| node.above_zero(faults)),
+        adaptive: adaptive(object, faults),
         rules: object.get("rules").map(|node| rules(&node, faults)).unwrap_or_default(),
     }
 }
@@ -313,6 +315,18 @@ fn sampling(object: &Object<'_>, faults: &mut Faults) -> Sampling {
 fn parent(object: &Object<'_>, faults: &mut Faults) -> Option<ParentPolicy> {
     let word = object.get("parent")?.word(ParentPolicy::NAMES, faults)?;
     ParentPolicy::from_name(word)
+}
+
+fn adaptive(object: &Object<'_>, faults: &mut Faults) -> Option<Adaptive> {
+    let object = object.object("adaptive", fields::ADAPTIVE, faults)?;
+    let mut number = |name| object.get(name).map(|node| node.above_zero(faults));
+    let target = number("target_per_second");
+    let floor_per_minute = number("floor_per_minute").flatten();
+    if target.is_none() {
+        let reason = "what the rate shall aim at";
+        faults.add(step(&object.path, "target_per_second"), Problem::Missing { reason });
+    }
+    Some(Adaptive { target_per_second: target.flatten()?, floor_per_minute })
 }
 
 fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
@@ -340,6 +354,7 @@ fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
         .map(|object| matches(&object, faults))
         .unwrap_or_default();
     let rate = object.get("rate").and_then(|node| node.rate(faults));
+    let limit_per_second = object.get("limit_per_second").and_then(|node| node.above_zero(faults));
     let parent = parent(object, faults);
     let until = object.get("until").and_then(|node| node.time(faults));
     let Some(name) = object.get("name") else {
@@ -348,7 +363,7 @@ fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
         return None;
     };
     let name = name.text(&fields::RULE_NAME, faults)?.to_owned();
-    Some(Rule { name, matches, rate, parent, until })
+    Some(Rule { name, matches, rate, limit_per_second, parent, until })
 }
 
 fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {

@@ -119,6 +119,7 @@ fn shape(kind: &Kind) -> Value {
         Kind::Period(range) => json!({
             "type": "string", "pattern": PERIOD_PATTERN, "default": range.default
         }),
+        Kind::AboveZero => json!({"type": "number", "exclusiveMinimum": 0}),
         Kind::Rate { default: None } => json!({"type": "number", "minimum": 0, "maximum": 1}),
         Kind::Rate { default } => {
             json!({"type": "number", "minimum": 0, "maximum": 1, "default": default})

@@ -7,6 +7,7 @@ mod grpc;
 mod headers;
 mod id;
 mod metric;
+pub(crate) mod shared;
 mod time;
 
 pub use exchange::{Exchange, HeaderEdit};
@@ -17,4 +18,5 @@ pub use headers::Headers;
 pub(crate) use id::hex_digit;
 pub use id::{IdError, SpanId, TraceId};
 pub use metric::{Metric, MetricId, MetricKind, MetricUpdate, Metrics};
+pub use shared::{Local, Shared, SharedError};
 pub use time::{MonoNanos, UnixNanos};

@@ -1,16 +1,23 @@
 //! The head decision: what is recorded, and why.
 
+mod adaptive;
+mod floor;
 mod index;
+mod limit;
 mod probability;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use adaptive::Adaptive;
+use floor::{Floor, operation};
 use index::Index;
+use limit::Limit;
 pub use probability::{OtMember, Randomness, Threshold};
 
-use crate::config::{ParentPolicy, Rule, Sampling};
+use crate::config::{ParentPolicy, Rate, Rule, Sampling};
 use crate::matching::Facts;
-use crate::model::{TraceId, UnixNanos};
+use crate::model::{MonoNanos, Shared, TraceId, UnixNanos};
 use crate::propagation::ParentDecision;
 
 /// Whether a span is recorded.
@@ -25,8 +32,15 @@ pub enum Verdict {
 /// Why.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reason {
+    /// No rule matched: the rate that follows the load.
+    Adaptive,
     /// No rule matched: the default rate.
     Default,
+    /// A rate dropped it, but its operation has had too few traces.
+    Floor,
+    /// A limit dropped what would have been recorded: the configuration's, or that of the rule at
+    /// this index.
+    Limit(Option<usize>),
     /// A valid parent decided.
     Parent,
     /// The rule at this index matched and its rate decided.
@@ -34,15 +48,19 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason as an attribute and `explain` show it: `parent`, `default`, `rule:<name>`.
+    /// The reason as an attribute and `explain` show it: `parent`, `default`, `adaptive`,
+    /// `floor`, `rule:<name>`, and for what is not recorded also `limit`, `limit:<name>`.
     #[must_use]
     pub fn describe(self, sampling: &Sampling) -> Cow<'static, str> {
+        let name = |index: usize| sampling.rules.get(index).map_or("", |rule| &rule.name);
         match self {
+            Self::Adaptive => "adaptive".into(),
             Self::Default => "default".into(),
+            Self::Floor => "floor".into(),
+            Self::Limit(None) => "limit".into(),
+            Self::Limit(Some(index)) => format!("limit:{}", name(index)).into(),
             Self::Parent => "parent".into(),
-            Self::Rule(index) => {
-                format!("rule:{}", sampling.rules.get(index).map_or("", |rule| &rule.name)).into()
-            }
+            Self::Rule(index) => format!("rule:{}", name(index)).into(),
         }
     }
 }
@@ -86,8 +104,14 @@ impl Origin {
 pub struct Sampler {
     sampling: Sampling,
     index: Index,
-    /// The time of the last tick.
+    limit: Option<Limit>,
+    /// Those of rules, by index.
+    limits: BTreeMap<usize, Limit>,
+    adaptive: Option<Adaptive>,
+    floor: Option<Floor>,
+    /// The time of the last tick, by both clocks.
     wall: UnixNanos,
+    tick: MonoNanos,
 }
 
 impl Sampler {
@@ -96,12 +120,35 @@ impl Sampler {
     pub fn new(sampling: &Sampling) -> Self {
         let matches = sampling.rules.iter().map(|rule| &rule.matches);
         let index = Index::new(matches);
-        Self { sampling: sampling.clone(), index, wall: UnixNanos::default() }
+        let rules = sampling.rules.iter().enumerate();
+        let limits = rules.filter_map(|(index, rule)| {
+            Some((index, Limit::new(&rule.name, rule.limit_per_second?)))
+        });
+        let adaptive = sampling.adaptive;
+        Self {
+            sampling: sampling.clone(),
+            index,
+            limit: sampling.limit_per_second.map(|limit| Limit::new("", limit)),
+            limits: limits.collect(),
+            adaptive: adaptive.map(|adaptive| Adaptive::new(adaptive.target_per_second)),
+            floor: adaptive.and_then(|adaptive| adaptive.floor_per_minute).map(Floor::new),
+            wall: UnixNanos::default(),
+            tick: MonoNanos::default(),
+        }
     }
 
-    /// Takes in what the time is: rules that have expired are void from now on.
-    pub const fn on_tick(&mut self, wall: UnixNanos) {
+    /// Takes in what the time of day is: rules that have expired are void from now on.
+    pub const fn on_start(&mut self, wall: UnixNanos) {
         self.wall = wall;
+    }
+
+    /// Takes in what the time is, and what the other workers have seen.
+    pub fn on_tick(&mut self, now: MonoNanos, wall: UnixNanos, shared: &dyn Shared) {
+        self.wall = wall;
+        self.tick = now;
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.on_tick(now, shared);
+        }
     }
 
     /// The names of the rules that have expired.
@@ -114,8 +161,9 @@ impl Sampler {
         rule.until.is_some_and(|until| until <= self.wall)
     }
 
-    /// Decides for a request.
-    pub fn decide(&mut self, facts: &Facts<'_>, origin: Origin) -> Decision {
+    /// Decides for a request. The clock and shared data are asked only where a limit or a floor
+    /// has a say.
+    pub fn decide(&mut self, facts: &Facts<'_>, origin: Origin, shared: &dyn Shared) -> Decision {
         let rules = &self.sampling.rules;
         let fits = |rule: &Rule| !self.has_expired(rule) && facts.fit(&rule.matches);
         let rule = self.index.first(facts, |rule| rules.get(rule).is_some_and(fits));
@@ -128,14 +176,75 @@ impl Sampler {
             });
             return Decision { verdict, reason: Reason::Parent, rule, threshold };
         }
-        let rate = matched.and_then(|rule| rule.rate).unwrap_or(self.sampling.rate);
-        let threshold = Threshold::of(rate).filter(|threshold| threshold.keeps(origin.randomness));
-        Decision {
-            verdict: if threshold.is_some() { Verdict::RecordAndSample } else { Verdict::Drop },
-            reason: rule.map_or(Reason::Default, Reason::Rule),
-            rule,
-            threshold,
+        let decision = match matched.and_then(|rule| rule.rate) {
+            Some(rate) => by_rate(rate, Reason::Default, rule, origin),
+            None => self.by_default(rule, facts, origin, shared),
+        };
+        self.limited(decision, shared)
+    }
+
+    /// Where no rule has a rate: the rate of the configuration or of the load, and the floor.
+    fn by_default(
+        &mut self,
+        rule: Option<usize>,
+        facts: &Facts<'_>,
+        origin: Origin,
+        shared: &dyn Shared,
+    ) -> Decision {
+        let highest = self.sampling.rate;
+        let Some(adaptive) = &mut self.adaptive else {
+            return by_rate(highest, Reason::Default, rule, origin);
+        };
+        let rate = Rate::new(adaptive.next().min(highest.get())).unwrap_or(highest);
+        let decision = by_rate(rate, Reason::Adaptive, rule, origin);
+        let Some(floor) = &mut self.floor else { return decision };
+        let operation = operation(facts.operation());
+        if decision.verdict == Verdict::RecordAndSample {
+            floor.recorded(operation, self.tick);
+            decision
+        } else if floor.lifts(operation, self.tick, shared) {
+            Decision { verdict: Verdict::RecordAndSample, reason: Reason::Floor, ..decision }
+        } else {
+            decision
         }
+    }
+
+    /// What limits leave of a decision: the rule's first, then the one over all.
+    fn limited(&mut self, decision: Decision, shared: &dyn Shared) -> Decision {
+        let mut own = decision.rule.and_then(|rule| self.limits.get_mut(&rule));
+        let unlimited = own.is_none() && self.limit.is_none();
+        if decision.verdict == Verdict::Drop || unlimited {
+            return decision;
+        }
+        let dropped = |rule| Decision {
+            verdict: Verdict::Drop,
+            reason: Reason::Limit(rule),
+            threshold: None,
+            ..decision
+        };
+        let now = shared.now();
+        if own.as_mut().is_some_and(|limit| !limit.take(now, shared)) {
+            return dropped(decision.rule);
+        }
+        if self.limit.as_mut().is_some_and(|limit| !limit.take(now, shared)) {
+            if let Some(own) = own {
+                own.give_back();
+            }
+            return dropped(None);
+        }
+        // What might have been dropped for its time has no probability that is known.
+        Decision { threshold: None, ..decision }
+    }
+}
+
+/// What `rate` decides, for the `reason` that holds where no rule matched.
+fn by_rate(rate: Rate, reason: Reason, rule: Option<usize>, origin: Origin) -> Decision {
+    let threshold = Threshold::of(rate).filter(|threshold| threshold.keeps(origin.randomness));
+    Decision {
+        verdict: if threshold.is_some() { Verdict::RecordAndSample } else { Verdict::Drop },
+        reason: rule.map_or(reason, Reason::Rule),
+        rule,
+        threshold,
     }
 }
 
@@ -160,9 +269,9 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::config::{Config, Direction, Rate};
+    use crate::config::{Config, Direction};
     use crate::matching::Side;
-    use crate::model::{Exchange, Headers};
+    use crate::model::{Exchange, Headers, Local};
 
     /// Rules here ask for headers alone.
     struct NoProperties;
@@ -173,6 +282,19 @@ mod tests {
         }
         fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
             panic!("{path:?}")
+        }
+    }
+
+    /// What `floor_per_minute` asks for.
+    struct NoRoute;
+
+    impl Exchange for NoRoute {
+        fn request_headers(&self) -> Headers {
+            Headers::default()
+        }
+        fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+            assert_eq!(path, ["xds", "route_name"]);
+            None
         }
     }
 
@@ -228,7 +350,7 @@ mod tests {
         ] {
             let facts = facts(&headers);
             assert_eq!(
-                respect.decide(&facts, origin(parent, id)),
+                respect.decide(&facts, origin(parent, id), &Local::default()),
                 Decision {
                     verdict: respected,
                     reason,
@@ -238,7 +360,7 @@ mod tests {
                 "{parent:?} {id}"
             );
             assert_eq!(
-                ignore.decide(&facts, origin(parent, id)),
+                ignore.decide(&facts, origin(parent, id), &Local::default()),
                 Decision {
                     verdict: ignored,
                     reason: Reason::Default,
@@ -272,7 +394,7 @@ mod tests {
         ] {
             let headers = get(path);
             assert_eq!(
-                sampler.decide(&facts(&headers), origin(parent, id)),
+                sampler.decide(&facts(&headers), origin(parent, id), &Local::default()),
                 Decision {
                     verdict,
                     reason,
@@ -282,6 +404,110 @@ mod tests {
                 "{path} {parent:?} {id}"
             );
         }
+    }
+
+    #[test]
+    fn limits_hold_over_rules_and_over_all() {
+        let mut sampler = sampler(
+            r#"{"rate": 0.5, "limit_per_second": 4, "rules": [
+                {"name": "pay", "match": {"path": "/pay"}, "rate": 1, "limit_per_second": 3},
+                {"name": "free", "match": {"path": "/free"}, "rate": 1}]}"#,
+        );
+        let (pay, free, other) = (get("/pay"), get("/free"), get("/"));
+        let sample = Some(ParentDecision::Sample);
+        let shared = Local::default();
+        for (headers, parent, id, verdict, reason, rule) in [
+            // What the rate drops, and what a parent decides, takes no token.
+            (&other, None, low(), NO, Reason::Default, None),
+            (&pay, sample, low(), YES, Reason::Parent, Some(0)),
+            (&pay, None, low(), YES, Reason::Rule(0), Some(0)),
+            (&pay, None, low(), YES, Reason::Rule(0), Some(0)),
+            (&pay, None, low(), YES, Reason::Rule(0), Some(0)),
+            (&pay, None, low(), NO, Reason::Limit(Some(0)), Some(0)),
+            // What its own limit drops takes no token from the others.
+            (&free, None, low(), YES, Reason::Rule(1), Some(1)),
+            (&free, None, low(), NO, Reason::Limit(None), Some(1)),
+            (&other, None, high(), NO, Reason::Limit(None), None),
+        ] {
+            let decision = sampler.decide(&facts(headers), origin(parent, id), &shared);
+            assert_eq!(decision, Decision { verdict, reason, rule, threshold: None });
+        }
+        assert_eq!(shared.keys(), ["meshweft/1/limit/3/pay", "meshweft/1/limit/4/"]);
+    }
+
+    #[test]
+    fn what_the_limit_over_all_drops_is_given_back_to_the_rule() {
+        let mut sampler = sampler(
+            r#"{"limit_per_second": 1, "rules": [
+                {"name": "pay", "match": {"path": "/pay"}, "limit_per_second": 0.01}]}"#,
+        );
+        let (pay, other) = (get("/pay"), get("/"));
+        let shared = Local::default();
+        let mut decide =
+            |headers| sampler.decide(&facts(headers), origin(None, high()), &shared).reason;
+        assert_eq!(decide(&other), Reason::Default);
+        assert_eq!(decide(&pay), Reason::Limit(None));
+        // As long as its lease lasts, another worker's token for all would do.
+        assert_eq!(decide(&pay), Reason::Limit(None));
+        shared.clock.set(MonoNanos(600_000_000));
+        assert_eq!(decide(&pay), Reason::Rule(0));
+        shared.clock.set(MonoNanos(3_000_000_000));
+        assert_eq!(decide(&pay), Reason::Limit(Some(0)));
+    }
+
+    #[test]
+    fn the_load_decides_where_no_rule_has_a_rate() {
+        let mut sampler = sampler(
+            r#"{"rate": 0.5, "adaptive": {"target_per_second": 1, "floor_per_minute": 1}, "rules": [
+                {"name": "off", "match": {"path": "/off"}, "rate": 0},
+                {"name": "named", "match": {"path": "/named"}}]}"#,
+        );
+        let (off, named, other) = (get("/off"), get("/named"), get("/"));
+        let shared = Local::default();
+        let side = Side::Always(Direction::Inbound);
+        for (headers, id, verdict, reason, rule, rate) in [
+            // A rule's rate is nobody's floor and nobody's load.
+            (&off, high(), NO, Reason::Rule(0), Some(0), None),
+            (&other, high(), YES, Reason::Adaptive, None, Some(0.5)),
+            // That was this minute's trace of `GET shop`.
+            (&other, low(), NO, Reason::Adaptive, None, None),
+            (&named, high(), YES, Reason::Rule(1), Some(1), Some(1.0 / 3.0)),
+        ] {
+            let decision =
+                sampler.decide(&Facts::new(headers, &NoRoute, side), origin(None, id), &shared);
+            let threshold = rate.and_then(|rate| kept(YES, Reason::Adaptive, rate));
+            assert_eq!(decision, Decision { verdict, reason, rule, threshold });
+        }
+        // The rest of two traces is owed for another minute.
+        let minute = |minutes: u64| MonoNanos(minutes * 60_000_000_000);
+        for (minutes, verdict, reason) in [
+            (1, NO, Reason::Adaptive),
+            (2, YES, Reason::Floor),
+            (2, NO, Reason::Adaptive),
+            (3, YES, Reason::Floor),
+        ] {
+            sampler.on_tick(minute(minutes), UnixNanos::default(), &shared);
+            shared.clock.set(minute(minutes));
+            let decision =
+                sampler.decide(&Facts::new(&other, &NoRoute, side), origin(None, low()), &shared);
+            let expected = Decision { verdict, reason, rule: None, threshold: None };
+            assert_eq!(decision, expected, "{minutes}");
+        }
+        assert_eq!(shared.keys(), ["meshweft/1/floor/1", "meshweft/1/load/1"]);
+    }
+
+    /// A parent's decisions are no load, and without limits nothing is shared.
+    #[test]
+    fn shared_data_is_left_alone_where_nothing_needs_it() {
+        let mut sampler = sampler(
+            r#"{"rate": 0.5, "limit_per_second": 1, "adaptive": {"target_per_second": 1}}"#,
+        );
+        let (headers, shared) = (get("/"), Local::default());
+        for parent in [ParentDecision::Sample, ParentDecision::Drop] {
+            sampler.decide(&facts(&headers), origin(Some(parent), high()), &shared);
+        }
+        sampler.decide(&facts(&headers), origin(None, low()), &shared);
+        assert_eq!(shared.keys(), [""; 0]);
     }
 
     #[test]
@@ -302,9 +528,9 @@ mod tests {
             (10_000_000_000, NO, 1, &["incident", "short"]),
             (u64::MAX, NO, 1, &["incident", "short"]),
         ] {
-            sampler.on_tick(UnixNanos(wall));
+            sampler.on_tick(MonoNanos::default(), UnixNanos(wall), &Local::default());
             assert_eq!(
-                sampler.decide(&facts(&headers), origin(None, low())),
+                sampler.decide(&facts(&headers), origin(None, low()), &Local::default()),
                 Decision {
                     verdict,
                     reason: Reason::Rule(rule),
@@ -325,7 +551,11 @@ mod tests {
         );
         let headers = get("/");
         assert_eq!(
-            sampler.decide(&facts(&headers), origin(Some(ParentDecision::Drop), high())),
+            sampler.decide(
+                &facts(&headers),
+                origin(Some(ParentDecision::Drop), high()),
+                &Local::default()
+            ),
             Decision { verdict: NO, reason: Reason::Parent, rule: Some(0), threshold: None }
         );
     }
@@ -349,7 +579,7 @@ mod tests {
             (None, low(), "", all),
         ] {
             let origin = Origin::new(id, parent, Some(&OtMember::parse(ot)));
-            let threshold = sampler.decide(&facts(&headers), origin).threshold;
+            let threshold = sampler.decide(&facts(&headers), origin, &Local::default()).threshold;
             assert_eq!(threshold, expected, "{parent:?} {id} {ot}");
         }
     }
@@ -364,7 +594,11 @@ mod tests {
             (high(), "rv:7fffffffffffff;", YES),
         ] {
             let origin = Origin::new(id, None, Some(&OtMember::parse(ot)));
-            assert_eq!(sampler.decide(&facts(&headers), origin).verdict, verdict, "{id} {ot}");
+            assert_eq!(
+                sampler.decide(&facts(&headers), origin, &Local::default()).verdict,
+                verdict,
+                "{id} {ot}"
+            );
         }
     }
 
@@ -382,7 +616,7 @@ mod tests {
             let origin = origin(None, TraceId::random(&mut rng));
             let mut before = NO;
             for (sampler, count) in samplers.iter_mut().zip(&mut recorded) {
-                let verdict = sampler.decide(&facts, origin).verdict;
+                let verdict = sampler.decide(&facts, origin, &Local::default()).verdict;
                 assert!(before == NO || verdict == YES, "a larger rate lost {origin:?}");
                 before = verdict;
                 *count += u32::from(verdict == YES);
