@@ -204,7 +204,6 @@ async fn a_stranger_leaves_no_header_of_any_format() {
             ("jaeger-baggage", "1"),
             ("ot-baggage-a", "1"),
             ("sw8-correlation", "1"),
-            ("sw8-x", "1"),
             ("traceparent", &format!("00-{}-{}-03", span.trace_id, span.span_id)),
             ("tracestate", ALL),
             ("uberctx-a", "1"),
