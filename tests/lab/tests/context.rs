@@ -15,6 +15,8 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00f067aa0ba902b7";
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00";
+/// The state of a new trace that the rate 1 keeps.
+const ALL: &str = "ot=th:0";
 
 /// A proxy, and what has gone through it.
 struct Story {
@@ -107,8 +109,9 @@ async fn an_invalid_traceparent_restarts_and_one_goes_on() {
         let mut headers: Vec<_> = values.iter().map(|value| ("traceparent", *value)).collect();
         headers.push(("tracestate", "a=1"));
         let ours = story.pass(&headers).await;
-        let [(name, value)] = &*ours else { panic!("{values:?}: {ours:?}") };
+        let [(name, value), state] = &*ours else { panic!("{values:?}: {ours:?}") };
         assert_eq!(name, "traceparent");
+        assert_eq!(state, &("tracestate".to_owned(), ALL.to_owned()));
         forwarded.push(value.clone());
     }
     let spans = story.spans().await;
@@ -116,7 +119,7 @@ async fn an_invalid_traceparent_restarts_and_one_goes_on() {
         spans.iter().map(|span| traceparent(span.as_ref().expect("a span"), "03")).collect();
     assert_eq!(forwarded, expected);
     for span in spans.iter().flatten() {
-        assert_eq!((&*span.parent_id, &*span.trace_state), ("", ""));
+        assert_eq!((&*span.parent_id, &*span.trace_state), ("", ALL));
     }
     let traces: BTreeSet<_> = spans.iter().flatten().map(|span| &span.trace_id).collect();
     assert_eq!((traces.len(), traces.contains(&TRACE.to_owned())), (kinds.len(), false));
@@ -193,7 +196,7 @@ async fn b3_is_continued_and_rewritten() {
         ["-1", "-0", "-d", ""].map(|state| single(TRACE, state));
     let grandparent = single(TRACE, "-1-05e3ac9a4f6e3b90");
     let short = single(low, "-1");
-    // What comes in, the trace that goes on, the state that goes on.
+    // What comes in, the trace that goes on, the decision that goes on.
     let cases = [
         (&*sampled, Some(TRACE), "1"),
         (&grandparent, Some(TRACE), "1"),
@@ -207,7 +210,11 @@ async fn b3_is_continued_and_rewritten() {
         ("garbage", None, "1"),
     ];
     for (value, trace, state) in cases {
-        let ours = story.pass(&[("b3", value), ("tracestate", "a=1")]).await;
+        let mut ours = story.pass(&[("b3", value), ("tracestate", "a=1")]).await;
+        if value == "garbage" {
+            // Nobody but the rate has decided.
+            assert_eq!(ours.pop(), Some(("tracestate".to_owned(), ALL.to_owned())));
+        }
         let [(_, b3), (_, parent)] = &*ours else { panic!("{value}: {ours:?}") };
         let ids = parent.get(3..52).expect("ids");
         let end = trace.map_or_else(String::new, |_| format!("-{PARENT}"));
@@ -256,36 +263,43 @@ async fn a_rule_drops_and_another_ignores_the_parent() {
         {"name": "off", "match": {"headers": {"x-rule": "off"}}, "parent": "ignore", "rate": 0},
     ]}}));
     let mut story = Story::new(config).await;
-    let cases: [(&str, &str, &str, Option<&str>); 7] = [
-        ("", "", "-03", Some("default")),
-        ("none", "", "-02", None),
+    // The rule, the parent; the flags and the state that go on, the reason.
+    let cases: [(&str, &str, &str, &str, Option<&str>); 8] = [
+        ("", "", "-03", ALL, Some("default")),
+        ("none", "", "-02", "", None),
         // A parent decides before a rate does.
-        ("none", SAMPLED, "-01", Some("parent")),
-        ("", UNSAMPLED, "-00", None),
-        ("all", UNSAMPLED, "-01", Some("rule:all")),
-        ("off", SAMPLED, "-00", None),
-        ("off", "", "-02", None),
+        ("none", SAMPLED, "-01", "", Some("parent")),
+        ("", UNSAMPLED, "-00", "", None),
+        // To a trace of others no member is added.
+        ("all", UNSAMPLED, "-01", "", Some("rule:all")),
+        ("all", "", "-03", ALL, Some("rule:all")),
+        ("off", SAMPLED, "-00", "", None),
+        ("off", "", "-02", "", None),
     ];
-    for (rule, parent, flags, _) in cases {
+    for (rule, parent, flags, state, _) in cases {
         let mut headers = vec![("x-rule", rule)];
         headers.extend((!parent.is_empty()).then_some(("traceparent", parent)));
-        let ours = story.pass(&headers).await;
-        let [(_, value)] = &*ours else { panic!("{ours:?}") };
+        let mut ours = story.pass(&headers).await;
+        if !state.is_empty() {
+            assert_eq!(ours.pop(), Some(("tracestate".to_owned(), state.to_owned())));
+        }
+        let [(_, value)] = &*ours else { panic!("{rule} {parent}: {ours:?}") };
         assert_eq!(&value[52..], flags, "{rule} {parent}");
         assert_eq!(value[3..35] == *TRACE, !parent.is_empty());
     }
-    let reason =
-        |span: Option<Span>| span.map(|s| s.attribute("meshweft.sampling.reason").to_owned());
+    let said = |span: Span| {
+        (span.attribute("meshweft.sampling.reason").to_owned(), span.trace_state.clone())
+    };
     assert_eq!(
-        story.spans().await.into_iter().map(reason).collect::<Vec<_>>(),
-        cases.map(|(_, _, _, reason)| reason.map(str::to_owned))
+        story.spans().await.into_iter().map(|span| span.map(said)).collect::<Vec<_>>(),
+        cases.map(|(.., state, reason)| Some((reason?.to_owned(), state.to_owned())))
     );
     let metrics =
-        story.lab.envoy.metrics_until(|metrics| metrics.get("requests") == Some(&7)).await;
+        story.lab.envoy.metrics_until(|metrics| metrics.get("requests") == Some(&8)).await;
     let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
     assert_eq!(
         ["sampled", "not_sampled", "rule_none", "rule_all", "rule_off"].map(of),
-        [3, 4, 2, 1, 2]
+        [4, 4, 2, 2, 2]
     );
     story.lab.envoy.stop().await;
 }
@@ -330,8 +344,10 @@ async fn requests_side_by_side_never_mix() {
         if brings(number) {
             let (trace_id, parent_id) = ids(number);
             assert_eq!((&span.trace_id, &span.parent_id), (&trace_id, &parent_id));
+            assert_eq!((&*span.trace_state, &*seen.one("tracestate")), ("", ""));
         } else {
             assert_eq!(span.parent_id, "");
+            assert_eq!((&*span.trace_state, &*seen.one("tracestate")), (ALL, ALL));
             assert!(begun.insert(span.trace_id.clone()), "a trace of two requests");
         }
         let path = span.attribute("url.path").to_owned() + span.attribute("url.full");

@@ -16,6 +16,8 @@ const TRACEPARENT: (&str, &str) =
     ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01");
 const NOT_SAMPLED: (&str, &str) =
     ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00");
+/// The state of a new trace that the rate 1 keeps.
+const ALL: &str = "ot=th:0";
 const B3: (&str, &str) = ("b3", "0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-1");
 
 /// Where a client is from.
@@ -89,9 +91,10 @@ fn continued(seen: &Seen, span: Option<&Span>) -> bool {
     let expected = [
         ("b3", &*format!("{}-{}-1", span.trace_id, span.span_id)),
         ("traceparent", &format!("00-{}-{}-03", span.trace_id, span.span_id)),
+        ("tracestate", ALL),
     ];
     assert_eq!(context(seen), pairs(&expected));
-    assert_eq!((&*span.parent_id, &*span.trace_state), ("", ""));
+    assert_eq!((&*span.parent_id, &*span.trace_state), ("", ALL));
     false
 }
 
@@ -202,6 +205,7 @@ async fn a_stranger_leaves_no_header_of_any_format() {
             ("ot-baggage-a", "1"),
             ("sw8-correlation", "1"),
             ("traceparent", &format!("00-{}-{}-03", span.trace_id, span.span_id)),
+            ("tracestate", ALL),
             ("uberctx-a", "1"),
             ("x-b3-sampled", "1"),
             ("x-b3-spanid", &span.span_id),
@@ -213,7 +217,8 @@ async fn a_stranger_leaves_no_header_of_any_format() {
         let (seen, span) = edge.pass(INSIDE, listener, &foreign).await;
         let span = span.expect("a span");
         let alone = format!("00-{}-{}-03", span.trace_id, span.span_id);
-        assert_eq!(context(&seen), pairs(&[("traceparent", &alone)]), "{listener}");
+        let expected = pairs(&[("traceparent", &alone), ("tracestate", ALL)]);
+        assert_eq!(context(&seen), expected, "{listener}");
     }
     edge.lab.envoy.stop().await;
 }

@@ -120,7 +120,9 @@ fn headers() -> Vec<Case> {
         let parent = ("traceparent", PARENT.as_bytes());
         cases.push(Case::get(&[parent, ("tracestate", members.as_bytes())]));
     }
-    for count in [40, 90, 94, 99, 100, 101, 150] {
+    // Envoy's limit is 100 with those that it adds itself, and a new trace adds two: 93 is the
+    // last that leaves room for all of them.
+    for count in [40, 90, 93, 99, 100, 101, 150] {
         cases.push(Case::get(&vec![("x-many", &b"1"[..]); count]));
         cases.push(Case::get(&vec![("traceparent", PARENT.as_bytes()); count]));
         cases.push(Case::get(&vec![("b3", &b"\xff"[..]); count]));

@@ -57,8 +57,8 @@ enum Expect {
         random: Option<bool>,
         state: Option<String>,
     },
-    /// Nothing to go on with; whether it shall be recorded.
-    New { sampled: Option<bool> },
+    /// Nothing to go on with but a decision; `None`: the rate decides.
+    New { decided: Option<bool> },
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +131,14 @@ const BROKEN: [&str; 2] = ["grpc-trace-bin-004", "grpc-trace-bin-005"];
 /// expects none, the other one has 33 members and expects them all.
 const OTHER_STATE: [&str; 2] = ["tracecontext-061", "tracecontext-157"];
 
+/// Collected cases that say nothing of what is decided, though a decision is all that B3 says in
+/// them.
+const DECISIONS: [(&str, bool); 2] = [("b3-048", true), ("b3-068", false)];
+
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// The state of a new trace that the rate 1 keeps.
+const ALL: &str = "ot=th:0";
 
 // === Reading them ===
 
@@ -165,9 +172,9 @@ fn headers_of(headers: &Value) -> Vec<(String, Vec<u8>)> {
 fn expected(expect: &Value) -> Expect {
     let sampled = |decision: &Value| *decision != "drop";
     if let Some(decision) = expect.get("decision") {
-        return Expect::New { sampled: Some(sampled(decision)) };
+        return Expect::New { decided: Some(sampled(decision)) };
     }
-    let Some(context) = expect.get("context") else { return Expect::New { sampled: Some(true) } };
+    let Some(context) = expect.get("context") else { return Expect::New { decided: None } };
     let text = |name: &str| context[name].as_str().unwrap_or_default().to_owned();
     Expect::Continued {
         trace_id: text("trace_id"),
@@ -186,7 +193,10 @@ fn collected_expectation(case: &Value) -> Expect {
     let trace_id = match text("trace_id") {
         // A trace without a span is not valid to some; it has an id to go on with.
         Some(trace_id) if expect["valid"] == true || sampled.is_some() => trace_id,
-        _ => return Expect::New { sampled },
+        _ => {
+            let known = DECISIONS.iter().find(|(id, _)| case["id"] == *id);
+            return Expect::New { decided: sampled.or(known.map(|(_, decided)| *decided)) };
+        }
     };
     let state = match expect["tracestate_valid"].as_bool() {
         Some(false) => Some(String::new()),
@@ -334,12 +344,13 @@ fn one(case: &Case, always: bool, seen: &Seen, spans: &[&Span]) -> Result<(), St
     };
     let state = seen.all("tracestate").join("|");
     let parent_id = match &case.expect {
-        Expect::New { sampled: wanted } => {
+        Expect::New { decided } => {
+            let decided = decided.filter(|_| !always);
             let repeated = case.headers.iter().any(|(_, value)| contains(value, trace_id));
             same("repeats an id", &repeated, &false)?;
-            same("sampled", &sampled, &(always || wanted.unwrap_or(sampled)))?;
+            same("sampled", &sampled, &decided.unwrap_or(true))?;
             same("random", &random, &true)?;
-            same("state", &*state, "")?;
+            same("state", &*state, if decided.is_some() { "" } else { ALL })?;
             Some("")
         }
         Expect::Continued {
@@ -485,12 +496,13 @@ async fn all_formats_at_once_tell_the_same() {
     let list: Vec<_> = Format::NAMES.iter().filter(|name| **name != "baggage").collect();
     let config = exporting(json!({"propagation": {"extract": list, "inject": list}}));
     let lab = Workload::start(&config).await;
-    for (headers, trace_id, parent_id, flags) in [
-        (vec![], "", "", "03"),
-        (vec![("traceparent", TRACEPARENT)], &TRACEPARENT[3..35], &TRACEPARENT[36..52], "01"),
-        (vec![("b3", B3)], &B3[..32], &B3[33..49], "00"),
-        (with(&[("traceparent", TRACEPARENT)]), &TRACEPARENT[3..35], &TRACEPARENT[36..52], "01"),
-        (vec![("b3", "0")], "", "", "02"),
+    let (trace, parent) = (&TRACEPARENT[3..35], &TRACEPARENT[36..52]);
+    for (headers, trace_id, parent_id, flags, state) in [
+        (vec![], "", "", "03", ALL),
+        (vec![("traceparent", TRACEPARENT)], trace, parent, "01", ""),
+        (vec![("b3", B3)], &B3[..32], &B3[33..49], "00", ""),
+        (with(&[("traceparent", TRACEPARENT)]), trace, parent, "01", ""),
+        (vec![("b3", "0")], "", "", "02", ""),
     ] {
         let owned: Vec<_> =
             headers.iter().map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec())).collect();
@@ -508,7 +520,9 @@ async fn all_formats_at_once_tell_the_same() {
             .filter(|(name, _)| formats::carries_context(name) && !not_ours.contains(&&**name));
         let ours: BTreeMap<_, _> =
             ours.map(|(n, v)| (n.clone(), String::from_utf8_lossy(v).into_owned())).collect();
-        assert_eq!(ours, written(found, span_id, parent_id, flags), "{headers:?}");
+        let mut expected = written(found, span_id, parent_id, flags);
+        expected.extend((!state.is_empty()).then(|| ("tracestate".to_owned(), state.to_owned())));
+        assert_eq!(ours, expected, "{headers:?}");
     }
     lab.envoy.stop().await;
 }
