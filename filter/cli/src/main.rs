@@ -1,21 +1,44 @@
-//! The native tool `meshweft`: says of configurations what the filter would say.
+//! The native tool `meshweft`: says of configurations what the filter would say and do.
 #![forbid(unsafe_code)]
 
+mod args;
+mod check;
+mod explain;
+mod input;
+
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use meshweft_core::config::{Config, schema};
+use meshweft_core::config::schema;
+
+use check::check;
+use explain::explain;
+use input::Variables;
 
 const HELP: &str = "\
 Usage:
   meshweft check [--env] FILE...   check configurations; - is standard input
+  meshweft explain --config FILE --request 'METHOD /path' [OPTION...]
+                                   say what becomes of a request, and why
   meshweft schema                  print the JSON Schema of the configuration
   meshweft --version               print the version
   meshweft help                    print this text
 
-check takes every ${VARIABLE} as set, because the proxy has variables of its own;
-with --env those of this environment are used.
+Options of explain:
+  --host NAME                      host of the request
+  --header 'NAME: VALUE'           one more header of the request
+  --source SOURCE                  the peer: an address, or a URI of its certificate
+  --direction inbound|outbound     direction of the listener, for the mode auto
+  --property NAME=VALUE            a property of Envoy, such as xds.route_name=r
+  --trace-id ID                    the id of a new trace, for an answer that is always
+                                   the same; without it ids are random
+  --now TIME                       the time by which rules expire (RFC 3339); now without it
+  --json                           print JSON
+
+check and explain take every ${VARIABLE} as set, because the proxy has variables of its
+own; with check --env those of this environment are used. Limits and adaptive rates are
+explained as they are at the start, before any load.
 
 Exit codes: 0 all is well, 1 a configuration is invalid, 2 wrong usage or a file
 that cannot be read.
@@ -25,15 +48,6 @@ that cannot be read.
 const INVALID: u8 = 1;
 /// The tool cannot do what it was asked for.
 const TROUBLE: u8 = 2;
-
-/// Whose variables `${NAME}` names.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Variables {
-    /// All are set, to something.
-    Assumed,
-    /// Those of this process.
-    Real,
-}
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -54,6 +68,7 @@ fn run(arguments: &[OsString], out: &mut impl Write, err: &mut impl Write) -> io
         [Some("check"), first, ..] if !first.is_some_and(is_option) => {
             check(arguments.get(1..).unwrap_or_default(), Variables::Assumed, out, err)
         }
+        [Some("explain"), _, ..] => explain(arguments.get(1..).unwrap_or_default(), out, err),
         [Some("schema")] => {
             writeln!(out, "{:#}", schema())?;
             Ok(0)
@@ -78,50 +93,6 @@ fn is_option(word: &str) -> bool {
     word.len() > 1 && word.starts_with('-')
 }
 
-fn check(
-    files: &[OsString],
-    variables: Variables,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> io::Result<u8> {
-    let mut code = 0;
-    for file in files {
-        let name = file.to_string_lossy();
-        match read(file) {
-            Err(error) => {
-                writeln!(err, "{name}: cannot be read: {error}")?;
-                code = code.max(TROUBLE);
-            }
-            Ok(text) => match Config::check(&text, &|name| variable(name, variables)) {
-                Ok(_) => writeln!(out, "{name}: ok")?,
-                Err(errors) => {
-                    for error in errors {
-                        writeln!(out, "{name}: {error}")?;
-                    }
-                    code = code.max(INVALID);
-                }
-            },
-        }
-    }
-    Ok(code)
-}
-
-fn read(file: &OsString) -> io::Result<Vec<u8>> {
-    if file != "-" {
-        return std::fs::read(file);
-    }
-    let mut text = Vec::new();
-    io::stdin().lock().read_to_end(&mut text)?;
-    Ok(text)
-}
-
-fn variable(name: &str, variables: Variables) -> Option<String> {
-    match variables {
-        Variables::Assumed => Some("assumed".to_owned()),
-        Variables::Real => std::env::var(name).ok(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,12 +102,5 @@ mod tests {
         for (word, option) in [("-", false), ("--env", true), ("-x", true), ("a.json", false)] {
             assert_eq!(is_option(word), option, "{word}");
         }
-    }
-
-    #[test]
-    fn variables_are_assumed_unless_asked_for() {
-        let name = "MESHWEFT_TEST_NOT_SET";
-        assert_eq!(variable(name, Variables::Assumed), Some("assumed".to_owned()));
-        assert_eq!(variable(name, Variables::Real), None);
     }
 }
