@@ -11,11 +11,17 @@ pub(crate) struct Known<'k> {
     pub(crate) often: &'k [&'k str],
     /// Those without a value.
     pub(crate) flags: &'k [&'k str],
+    /// How many arguments may be no option.
+    pub(crate) words: usize,
 }
 
 /// Options as they were given.
-#[derive(Debug)]
-pub(crate) struct Args<'a>(Vec<(&'a str, &'a OsStr)>);
+#[derive(Debug, Default)]
+pub(crate) struct Args<'a> {
+    options: Vec<(&'a str, &'a OsStr)>,
+    /// What is no option.
+    pub(crate) words: Vec<&'a OsStr>,
+}
 
 impl<'a> Args<'a> {
     /// Reads options.
@@ -23,9 +29,14 @@ impl<'a> Args<'a> {
     /// # Errors
     /// Says of the first argument that is wrong what is.
     pub(crate) fn parse(arguments: &'a [OsString], known: Known<'_>) -> Result<Self, String> {
-        let mut args = Self(Vec::new());
+        let mut args = Self::default();
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
+            let option = argument.to_str().is_some_and(|word| word.starts_with("--"));
+            if !option && args.words.len() < known.words {
+                args.words.push(argument);
+                continue;
+            }
             let word = text(argument).map_err(|why| format!("{}: {why}", argument.display()))?;
             let (name, attached) = match word.split_once('=') {
                 Some((name, value)) if name.starts_with("--") => (name, Some(value)),
@@ -44,7 +55,7 @@ impl<'a> Args<'a> {
                 (Some(value), false) => OsStr::new(value),
                 (None, false) => rest.next().ok_or_else(|| format!("{name} needs a value"))?,
             };
-            args.0.push((name, value));
+            args.options.push((name, value));
         }
         Ok(args)
     }
@@ -56,7 +67,7 @@ impl<'a> Args<'a> {
 
     /// The value of an option, which need not be text.
     pub(crate) fn value(&self, name: &str) -> Option<&'a OsStr> {
-        self.0.iter().find(|(given, _)| *given == name).map(|(_, value)| *value)
+        self.options.iter().find(|(given, _)| *given == name).map(|(_, value)| *value)
     }
 
     /// The value of an option as `read` takes it.
@@ -72,7 +83,7 @@ impl<'a> Args<'a> {
     /// # Errors
     /// Says why it does not take the first that it does not.
     pub(crate) fn all<T>(&self, name: &str, read: Reader<T>) -> Result<Vec<T>, String> {
-        let values = self.0.iter().filter(|(given, _)| *given == name);
+        let values = self.options.iter().filter(|(given, _)| *given == name);
         let read = |value: &OsStr| text(value).and_then(read);
         values
             .map(|(_, value)| {
@@ -93,7 +104,7 @@ fn text(argument: &OsStr) -> Result<&str, String> {
 mod tests {
     use super::*;
 
-    const KNOWN: Known<'_> = Known { once: &["--a"], often: &["--b"], flags: &["--c"] };
+    const KNOWN: Known<'_> = Known { once: &["--a"], often: &["--b"], flags: &["--c"], words: 0 };
 
     fn read(words: &[&str]) -> Result<(Option<usize>, Vec<usize>, bool), String> {
         let words: Vec<_> = words.iter().map(OsString::from).collect();
@@ -106,6 +117,9 @@ mod tests {
     fn values_stand_apart_or_attached() {
         assert_eq!(read(&[]), Ok((None, vec![], false)));
         assert_eq!(read(&["--b", "2", "--a=1", "--b=3"]), Ok((Some(1), vec![2, 3], false)));
+        let words = ["-", "--b", "x", "y"].map(OsString::from);
+        let args = Args::parse(&words, Known { words: 2, ..KNOWN }).unwrap();
+        assert_eq!(args.words, ["-", "y"]);
         assert_eq!(read(&["--c", "--a", "1"]), Ok((Some(1), vec![], true)));
         for (words, why) in [
             (&["--a"][..], "--a needs a value"),

@@ -1,7 +1,11 @@
 //! What the tool reads: files, and variables of an environment.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+
+use meshweft_core::config::Config;
+
+use crate::{INVALID, TROUBLE};
 
 /// Whose variables `${NAME}` names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,6 +34,31 @@ pub(crate) fn read(file: &OsStr) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     io::stdin().lock().read_to_end(&mut text)?;
     Ok(text)
+}
+
+/// A configuration with its text, every variable taken as set; or else the exit code, after
+/// saying what is wrong.
+pub(crate) fn read_config(
+    file: &OsStr,
+    err: &mut impl Write,
+) -> io::Result<Result<(Config, Vec<u8>), u8>> {
+    let name = file.display();
+    let text = match read(file) {
+        Ok(text) => text,
+        Err(error) => {
+            writeln!(err, "{name}: cannot be read: {error}")?;
+            return Ok(Err(TROUBLE));
+        }
+    };
+    match Config::check(&text, &|name| Variables::Assumed.get(name)) {
+        Ok(config) => Ok(Ok((config, text))),
+        Err(errors) => {
+            for error in errors {
+                writeln!(err, "{name}: {error}")?;
+            }
+            Ok(Err(INVALID))
+        }
+    }
 }
 
 #[cfg(test)]

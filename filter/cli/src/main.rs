@@ -5,6 +5,8 @@ mod args;
 mod check;
 mod explain;
 mod input;
+mod request;
+mod simulate;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,12 +17,15 @@ use meshweft_core::config::schema;
 use check::check;
 use explain::explain;
 use input::Variables;
+use simulate::simulate;
 
 const HELP: &str = "\
 Usage:
   meshweft check [--env] FILE...   check configurations; - is standard input
   meshweft explain --config FILE --request 'METHOD /path' [OPTION...]
                                    say what becomes of a request, and why
+  meshweft simulate --config FILE [LOG]
+                                   say how many traces of a log would be kept
   meshweft schema                  print the JSON Schema of the configuration
   meshweft --version               print the version
   meshweft help                    print this text
@@ -36,8 +41,10 @@ Options of explain:
   --now TIME                       the time by which rules expire (RFC 3339); now without it
   --json                           print JSON
 
-check and explain take every ${VARIABLE} as set, because the proxy has variables of its
-own; with check --env those of this environment are used. Limits and adaptive rates are
+LOG is an access log or OTLP traces, as lines of JSON; without it standard input is read.
+
+All take every ${VARIABLE} as set, because the proxy has variables of its own; with
+check --env those of this environment are used. Limits and adaptive rates are
 explained as they are at the start, before any load.
 
 Exit codes: 0 all is well, 1 a configuration is invalid, 2 wrong usage or a file
@@ -69,6 +76,7 @@ fn run(arguments: &[OsString], out: &mut impl Write, err: &mut impl Write) -> io
             check(arguments.get(1..).unwrap_or_default(), Variables::Assumed, out, err)
         }
         [Some("explain"), _, ..] => explain(arguments.get(1..).unwrap_or_default(), out, err),
+        [Some("simulate"), _, ..] => simulate(arguments.get(1..).unwrap_or_default(), out, err),
         [Some("schema")] => {
             writeln!(out, "{:#}", schema())?;
             Ok(0)
@@ -86,6 +94,12 @@ fn run(arguments: &[OsString], out: &mut impl Write, err: &mut impl Write) -> io
             Ok(TROUBLE)
         }
     }
+}
+
+/// Says what is wrong with the arguments of a command.
+fn usage(command: &str, why: &str, err: &mut impl Write) -> io::Result<u8> {
+    writeln!(err, "meshweft {command}: {why}\nmeshweft help says what it takes.")?;
+    Ok(TROUBLE)
 }
 
 /// Whether `word` looks like an option; `-` alone is standard input.

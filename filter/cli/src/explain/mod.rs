@@ -5,7 +5,6 @@
 
 mod json;
 mod options;
-mod request;
 mod text;
 mod tried;
 
@@ -26,10 +25,10 @@ use meshweft_core::sampling::{Origin, OtMember, Randomness, Reason, Threshold, V
 use meshweft_core::stream::{Stream, TRACE_ID_STATE};
 use serde_json::Value;
 
-use crate::input::{Variables, read};
-use crate::{INVALID, TROUBLE};
+use crate::input::read_config;
+use crate::request::{Draws, Request};
+use crate::usage;
 use options::Options;
-use request::{Draws, Request};
 use tried::{Tried, at, tried};
 
 /// Says what becomes of the request that the arguments tell.
@@ -41,26 +40,12 @@ pub(crate) fn explain(
     let options = match Options::parse(arguments) {
         Ok(options) => options,
         Err(why) => {
-            writeln!(err, "meshweft explain: {why}\nmeshweft help says what it takes.")?;
-            return Ok(TROUBLE);
+            return usage("explain", &why, err);
         }
     };
-    let name = options.config.display();
-    let written = match read(&options.config) {
-        Ok(written) => written,
-        Err(error) => {
-            writeln!(err, "{name}: cannot be read: {error}")?;
-            return Ok(TROUBLE);
-        }
-    };
-    let config = match Config::check(&written, &|name| Variables::Assumed.get(name)) {
-        Ok(config) => config,
-        Err(errors) => {
-            for error in errors {
-                writeln!(err, "{name}: {error}")?;
-            }
-            return Ok(INVALID);
-        }
+    let (config, written) = match read_config(&options.config, err)? {
+        Ok(both) => both,
+        Err(code) => return Ok(code),
     };
     let written = serde_json::from_slice(&written).unwrap_or_default();
     let explanation = Explanation::new(config, &written, &options);

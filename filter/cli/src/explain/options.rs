@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use meshweft_core::config::{Direction, time};
 use meshweft_core::model::{TraceId, UnixNanos};
 
-use super::request::Request;
 use crate::args::{Args, Known};
+use crate::request::Request;
 
 const KNOWN: Known<'_> = Known {
     once: &["--config", "--direction", "--host", "--now", "--request", "--source", "--trace-id"],
     often: &["--header", "--property"],
     flags: &["--json"],
+    words: 0,
 };
 
 /// Characters of a header's name beside letters and digits (RFC 9110, section 5.6.2).

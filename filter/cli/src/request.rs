@@ -1,4 +1,4 @@
-//! The request that is explained: what a host would show of it, and the randomness of its ids.
+//! A request as a host would show it, and the randomness of its ids.
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
@@ -8,20 +8,20 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng, TryRng};
 
 /// A request.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) host: Option<String>,
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) host: Option<String>,
     /// Names in lower case.
-    pub(super) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// By their paths, joined by dots; the last of a path counts.
-    pub(super) properties: Vec<(String, Vec<u8>)>,
+    pub(crate) properties: Vec<(String, Vec<u8>)>,
 }
 
 impl Request {
     /// All headers in order, pseudo headers first.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let pseudo = [
             (":method", Some(&self.method)),
             (":path", Some(&self.path)),
@@ -46,7 +46,7 @@ impl Exchange for Request {
 
 /// Draws ids.
 #[derive(Debug)]
-pub(super) enum Draws {
+pub(crate) enum Draws {
     /// Those of an example: this trace id, and a span id that nobody takes for a real one.
     Given(TraceId),
     /// Random ones.
@@ -57,7 +57,7 @@ pub(super) enum Draws {
 const EXAMPLE: u8 = 0x11;
 
 impl Draws {
-    pub(super) fn new(trace_id: Option<TraceId>) -> Self {
+    pub(crate) fn new(trace_id: Option<TraceId>) -> Self {
         let random = || SmallRng::seed_from_u64(RandomState::new().hash_one(()));
         trace_id.map_or_else(|| Self::Random(random()), Self::Given)
     }
