@@ -6,9 +6,7 @@ use core::fmt;
 use core::net::IpAddr;
 use std::borrow::Cow;
 
-use crate::config::{
-    Direction, GrpcMatch, Match, Mode, SourceMatcher, StringMatcher, Trust, TrustRule,
-};
+use crate::config::{Direction, Match, Mode, SourceMatcher, StringMatcher, Trust, TrustRule};
 use crate::model::{Exchange, Headers, grpc_method, is_grpc};
 
 /// On which side of the workload the requests of an instance are.
@@ -49,6 +47,63 @@ impl Side {
 /// `envoy.config.core.v3.TrafficDirection.OUTBOUND`.
 const OUTBOUND: i64 = 2;
 
+/// One thing that a [`Match`] asks for.
+#[derive(Clone, Copy, Debug)]
+pub enum Condition<'m> {
+    /// Of the upstream cluster's name.
+    Cluster(&'m StringMatcher),
+    /// Of the side of the workload.
+    Direction(Direction),
+    /// That it is a gRPC request.
+    Grpc,
+    /// Of the gRPC method alone.
+    GrpcMethod(&'m StringMatcher),
+    /// Of the gRPC service with its package.
+    GrpcService(&'m StringMatcher),
+    /// Of the header of this name.
+    Header(&'m str, &'m StringMatcher),
+    /// Of the host.
+    Host(&'m StringMatcher),
+    /// Of the method.
+    Method(&'m StringMatcher),
+    /// What must not hold.
+    Not(&'m Match),
+    /// Of the path.
+    Path(&'m StringMatcher),
+    /// Of the route's name.
+    Route(&'m StringMatcher),
+    /// Of the peer.
+    Source(&'m SourceMatcher),
+}
+
+/// All that `matches` asks for; what costs a hostcall comes last.
+pub fn conditions(matches: &Match) -> impl Iterator<Item = Condition<'_>> {
+    let grpc = matches.grpc.as_ref();
+    let service = grpc.and_then(|grpc| grpc.service.as_ref());
+    let method = grpc.and_then(|grpc| grpc.method.as_ref());
+    let not = matches.not.as_deref();
+    let dear = not.filter(|not| asks_the_host(not));
+    let spared = not.filter(|_| dear.is_none());
+    let free = [
+        matches.method.as_ref().map(Condition::Method),
+        matches.path.as_ref().map(Condition::Path),
+        matches.host.as_ref().map(Condition::Host),
+    ];
+    let headers = matches.headers.iter().map(|(name, matcher)| Condition::Header(name, matcher));
+    let others = [
+        grpc.map(|_| Condition::Grpc),
+        service.map(Condition::GrpcService),
+        method.map(Condition::GrpcMethod),
+        spared.map(Condition::Not),
+        matches.direction.map(Condition::Direction),
+        matches.route.as_ref().map(Condition::Route),
+        matches.cluster.as_ref().map(Condition::Cluster),
+        matches.source.as_ref().map(Condition::Source),
+        dear.map(Condition::Not),
+    ];
+    free.into_iter().flatten().chain(headers).chain(others.into_iter().flatten())
+}
+
 /// The facts of one request.
 pub struct Facts<'a> {
     headers: &'a Headers,
@@ -86,20 +141,50 @@ impl<'a> Facts<'a> {
     /// Whether all that `matches` asks for holds.
     #[must_use]
     pub fn fit(&self, matches: &Match) -> bool {
-        // What costs a hostcall comes last.
-        let spared = || matches.not.as_ref().is_none_or(|not| !self.fit(not));
-        let dear = matches.not.as_ref().is_some_and(|not| asks_the_host(not));
-        fits(matches.method.as_ref(), || self.method())
-            && fits(matches.path.as_ref(), || self.path())
-            && fits(matches.host.as_ref(), || self.host())
-            && matches.headers.iter().all(|(name, matcher)| self.header_fits(name, matcher))
-            && matches.grpc.as_ref().is_none_or(|grpc| self.grpc_fits(grpc))
-            && (dear || spared())
-            && matches.direction.is_none_or(|direction| self.direction() == direction)
-            && fits(matches.route.as_ref(), || self.route())
-            && fits(matches.cluster.as_ref(), || self.cluster())
-            && matches.source.as_ref().is_none_or(|matcher| self.source_fits(matcher))
-            && (!dear || spared())
+        conditions(matches).all(|condition| self.holds(condition))
+    }
+
+    /// Whether one thing that a match asks for holds.
+    #[must_use]
+    pub fn holds(&self, condition: Condition<'_>) -> bool {
+        match condition {
+            Condition::Cluster(matcher) => matcher.matches(self.cluster()),
+            Condition::Direction(direction) => self.direction() == direction,
+            Condition::Grpc => self.headers.get("content-type").is_some_and(is_grpc),
+            Condition::GrpcMethod(matcher) => matcher.matches(self.grpc_method()),
+            Condition::GrpcService(matcher) => matcher.matches(self.grpc_service()),
+            Condition::Header(name, matcher) => matcher.matches(self.header(name).as_deref()),
+            Condition::Host(matcher) => self.host_fits(matcher),
+            Condition::Method(matcher) => matcher.matches(self.method()),
+            Condition::Not(matches) => !self.fit(matches),
+            Condition::Path(matcher) => matcher.matches(self.path()),
+            Condition::Route(matcher) => matcher.matches(self.route()),
+            Condition::Source(matcher) => self.source_fits(matcher),
+        }
+    }
+
+    /// What `condition` is compared with, for people to read: none where the request has nothing
+    /// of the kind, two for a source with an identity and an address.
+    #[must_use]
+    pub fn seen(&self, condition: Condition<'_>) -> Vec<Cow<'_, [u8]>> {
+        let fact = match condition {
+            Condition::Cluster(_) => self.cluster(),
+            Condition::Direction(_) => Some(self.direction().name().as_bytes()),
+            Condition::Grpc => self.headers.get("content-type"),
+            Condition::GrpcMethod(_) => self.grpc_method(),
+            Condition::GrpcService(_) => self.grpc_service(),
+            Condition::Header(name, _) => return Vec::from_iter(self.header(name)),
+            Condition::Host(_) => self.host(),
+            Condition::Method(_) => self.method(),
+            Condition::Not(_) => None,
+            Condition::Path(_) => self.path(),
+            Condition::Route(_) => self.route(),
+            Condition::Source(_) => {
+                let both = [self.identity(), self.address()];
+                return both.into_iter().flatten().map(Cow::Borrowed).collect();
+            }
+        };
+        fact.into_iter().map(Cow::Borrowed).collect()
     }
 
     /// Whether the request goes to a host that `matcher` matches.
@@ -212,24 +297,25 @@ impl<'a> Facts<'a> {
         (address.is_some() || identity.is_none()) && matcher.matches(address)
     }
 
-    fn grpc_fits(&self, grpc: &GrpcMatch) -> bool {
-        let names = || self.path().and_then(grpc_method);
-        self.headers.get("content-type").is_some_and(is_grpc)
-            && fits(grpc.service.as_ref(), || names().map(|(service, _)| service))
-            && fits(grpc.method.as_ref(), || names().map(|(_, method)| method))
+    fn grpc_service(&self) -> Option<&[u8]> {
+        self.path().and_then(grpc_method).map(|(service, _)| service)
     }
 
-    fn header_fits(&self, name: &str, matcher: &StringMatcher) -> bool {
+    fn grpc_method(&self) -> Option<&[u8]> {
+        self.path().and_then(grpc_method).map(|(_, method)| method)
+    }
+
+    /// All values of a header: several lines are one list (RFC 9110, section 5.3).
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let mut values = self.headers.get_all(name);
-        let first = values.next();
-        let Some(second) = values.next() else { return matcher.matches(first) };
-        // RFC 9110, section 5.3: several lines are one list.
-        let mut joined = first.unwrap_or_default().to_vec();
+        let first = values.next()?;
+        let Some(second) = values.next() else { return Some(first.into()) };
+        let mut joined = first.to_vec();
         for value in core::iter::once(second).chain(values) {
             joined.push(b',');
             joined.extend_from_slice(value);
         }
-        matcher.matches(Some(&joined))
+        Some(joined.into())
     }
 }
 
@@ -241,10 +327,6 @@ impl fmt::Debug for Facts<'_> {
             .field("side", &self.side)
             .finish_non_exhaustive()
     }
-}
-
-fn fits<'v>(matcher: Option<&StringMatcher>, value: impl Fn() -> Option<&'v [u8]>) -> bool {
-    matcher.is_none_or(|matcher| matcher.matches(value()))
 }
 
 /// Whether a property must be read to say that `matches` holds.
@@ -603,6 +685,54 @@ mod tests {
             assert!(facts.fit(&matching(&format!(r#"{{"source": {source}}}"#))), "{source}");
             assert_eq!(host.asked.take(), [ADDRESS], "{source}");
         }
+    }
+
+    #[test]
+    fn each_condition_is_told_with_what_it_was_compared_with() {
+        let headers: Headers = [
+            (":method", "POST"),
+            (":path", "/a.A/X?q"),
+            (":authority", "Shop:80"),
+            ("content-type", "application/grpc"),
+            ("x-team", "a"),
+            ("x-team", "b"),
+        ]
+        .into_iter()
+        .collect();
+        let properties: &[(&str, &[u8])] =
+            &[(IDENTITY, b"spiffe://a"), (ADDRESS, b"10.0.0.1:1"), (ROUTE, b"r"), (CLUSTER, b"")];
+        let host = Host { properties, ..Host::default() };
+        let facts = Facts::new(&headers, &host, Side::Always(Direction::Inbound));
+        let told = |matches: &Match| -> Vec<_> {
+            let text = |value: &Cow<'_, [u8]>| String::from_utf8(value.to_vec()).unwrap();
+            conditions(matches)
+                .map(|condition| {
+                    let seen: Vec<_> = facts.seen(condition).iter().map(text).collect();
+                    (facts.holds(condition), seen.join(" "))
+                })
+                .collect()
+        };
+        let all = r#"{"method": "GET", "path": "/a.A/X", "host": "shop", "route": "r",
+            "headers": {"x-none": "", "x-team": "a,b"}, "cluster": {"present": true},
+            "grpc": {"service": "a.A", "method": "Y"}, "direction": "outbound",
+            "source": "10.0.0.1", "not": {"path": "/"}}"#;
+        let expected = [
+            (false, "POST"),
+            (true, "/a.A/X"),
+            (true, "shop"),
+            (false, ""),
+            (true, "a,b"),
+            (true, "application/grpc"),
+            (true, "a.A"),
+            (false, "X"),
+            (true, ""),
+            (false, "inbound"),
+            (true, "r"),
+            (false, ""),
+            (true, "spiffe://a 10.0.0.1"),
+        ];
+        assert_eq!(told(&matching(all)), expected.map(|(holds, seen)| (holds, seen.to_owned())));
+        assert_eq!(told(&Match::default()), []);
     }
 
     #[test]

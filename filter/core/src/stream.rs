@@ -43,12 +43,19 @@ enum State {
     Passive,
     /// Nothing is exported anywhere, so nothing is begun.
     PassThrough,
-    /// The head decision dropped it; what went on, without the vendors' state.
-    Dropped(SpanContext),
+    /// The head decision dropped it.
+    Dropped(Dropped),
     /// A span is open.
     Recording(Box<Recording>),
     /// Counted; nothing more to do.
     Ended,
+}
+
+#[derive(Debug)]
+struct Dropped {
+    /// What went on, without the vendors' state.
+    context: SpanContext,
+    decision: Decision,
 }
 
 #[derive(Debug)]
@@ -84,12 +91,20 @@ impl Stream {
     /// Nothing is told of a trace that this instance did not continue or begin.
     #[must_use]
     pub fn on_response_headers(&self, plugin: &Plugin) -> Vec<HeaderEdit> {
-        let context = match &self.state {
-            State::Dropped(context) => context,
-            State::Recording(recording) => &recording.context,
-            State::New | State::Passive | State::PassThrough | State::Ended => return Vec::new(),
-        };
-        propagation::respond(&plugin.config().propagation.response, context)
+        let respond =
+            |context| propagation::respond(&plugin.config().propagation.response, context);
+        self.course().map(|(context, _)| respond(context)).unwrap_or_default()
+    }
+
+    /// The context that went on and the decision about it, until the request ends; `None` if this
+    /// instance has not continued or begun its trace.
+    #[must_use]
+    pub const fn course(&self) -> Option<(&SpanContext, &Decision)> {
+        match &self.state {
+            State::Dropped(dropped) => Some((&dropped.context, &dropped.decision)),
+            State::Recording(recording) => Some((&recording.context, &recording.decision)),
+            State::New | State::Passive | State::PassThrough | State::Ended => None,
+        }
     }
 
     /// Counts the request, and takes in its span if one is open.
@@ -190,7 +205,10 @@ fn begin(
     let seen = propagation::native_tracer_decided(&headers);
     let warning = if seen { plugin.on_native_tracer() } else { None };
     let state = match decision.verdict {
-        Verdict::Drop => State::Dropped(SpanContext { state: TraceState::default(), ..context }),
+        Verdict::Drop => {
+            let context = SpanContext { state: TraceState::default(), ..context };
+            State::Dropped(Dropped { context, decision })
+        }
         Verdict::RecordAndSample => {
             let wanted = &plugin.config().propagation.baggage;
             let baggage = propagation::baggage_attributes(wanted, &standing);

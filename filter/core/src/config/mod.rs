@@ -19,6 +19,7 @@ pub use matcher::{Anchor, Case, End, RegexError, StringMatcher};
 pub use network::Network;
 pub use rate::Rate;
 pub use schema::schema;
+pub use text::time;
 
 use crate::model::{Format, UnixNanos};
 
@@ -211,6 +212,14 @@ pub struct Rule {
     pub parent: Option<ParentPolicy>,
     /// From this time on the rule is void.
     pub until: Option<UnixNanos>,
+}
+
+impl Rule {
+    /// Whether it is void at `wall`.
+    #[must_use]
+    pub fn has_expired(&self, wall: UnixNanos) -> bool {
+        self.until.is_some_and(|until| until <= wall)
+    }
 }
 
 /// Which requests a rule is for: all given fields must hold; none given matches all.

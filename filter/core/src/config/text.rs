@@ -29,7 +29,8 @@ pub(super) fn period(text: &str) -> Option<Duration> {
 /// Reads a time of RFC 3339 (section 5.6), which must be in capitals and not a leap second.
 ///
 /// What lies before 1970 or beyond what can be represented becomes the nearest that can be.
-pub(super) fn time(text: &str) -> Option<UnixNanos> {
+#[must_use]
+pub fn time(text: &str) -> Option<UnixNanos> {
     let mut rest = Rest(text.as_bytes());
     let year = rest.number(4, 0..=9999)?;
     let month = rest.byte(b'-')?.number(2, 1..=12)?;

@@ -6,7 +6,8 @@ use crate::model::IdError;
 
 /// What is wrong, and where.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Malformed {
+#[non_exhaustive]
+pub enum Malformed {
     /// The whole of it in words.
     Field(&'static str),
     /// An id, with the field that it stands in.

@@ -25,13 +25,13 @@ mod tracestate;
 mod xray;
 
 pub use baggage::{attributes as baggage_attributes, carry as carry_baggage};
+pub use malformed::Malformed;
 pub use request_id::native_tracer_decided;
 pub use response::respond;
 pub use standing::Standing;
 pub use tracestate::{TraceState, TraceStateError};
 
 use edits::Edits;
-use malformed::Malformed;
 use standing::{Name, OT_BAGGAGE, UBERCTX};
 
 /// What the caller decided about recording.
@@ -124,8 +124,8 @@ pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
     let mut decision = None;
     let mut invalid = FormatSet::default();
     let mut w3c = None;
-    for &format in formats {
-        match extract_one(format, standing) {
+    for (format, found) in extract_each(formats, standing) {
+        match found {
             Ok(Incoming::Absent) => {}
             Ok(Incoming::Context(context)) => {
                 if format == Format::TraceContext {
@@ -152,6 +152,14 @@ pub fn extract(formats: &[Format], standing: &Standing<'_>) -> Extracted {
         (None, None) => Incoming::Invalid,
     };
     Extracted { incoming, invalid }
+}
+
+/// What each of `formats` says alone, in this order, or why it is not valid.
+pub fn extract_each(
+    formats: &[Format],
+    standing: &Standing<'_>,
+) -> impl Iterator<Item = (Format, Result<Incoming, Malformed>)> {
+    formats.iter().map(|&format| (format, extract_one(format, standing)))
 }
 
 /// Makes those members of `context.state` that speak of its sender speak of `context`: the member

@@ -153,19 +153,15 @@ impl Sampler {
 
     /// The names of the rules that have expired.
     pub fn expired(&self) -> impl Iterator<Item = &str> {
-        let expired = self.sampling.rules.iter().filter(|rule| self.has_expired(rule));
+        let expired = self.sampling.rules.iter().filter(|rule| rule.has_expired(self.wall));
         expired.map(|rule| rule.name.as_str())
-    }
-
-    fn has_expired(&self, rule: &Rule) -> bool {
-        rule.until.is_some_and(|until| until <= self.wall)
     }
 
     /// Decides for a request. The clock and shared data are asked only where a limit or a floor
     /// has a say.
     pub fn decide(&mut self, facts: &Facts<'_>, origin: Origin, shared: &dyn Shared) -> Decision {
         let rules = &self.sampling.rules;
-        let fits = |rule: &Rule| !self.has_expired(rule) && facts.fit(&rule.matches);
+        let fits = |rule: &Rule| !rule.has_expired(self.wall) && facts.fit(&rule.matches);
         let rule = self.index.first(facts, |rule| rules.get(rule).is_some_and(fits));
         let matched = rule.and_then(|rule| rules.get(rule));
         let policy = matched.and_then(|rule| rule.parent).unwrap_or(self.sampling.parent);

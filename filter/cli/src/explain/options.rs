@@ -1,0 +1,141 @@
+//! What `explain` is asked.
+
+use std::ffi::OsString;
+
+use meshweft_core::config::{Direction, time};
+use meshweft_core::model::{TraceId, UnixNanos};
+
+use crate::args::{Args, Known};
+use crate::request::Request;
+
+const KNOWN: Known<'_> = Known {
+    once: &["--config", "--direction", "--host", "--now", "--request", "--source", "--trace-id"],
+    often: &["--header", "--property"],
+    flags: &["--json"],
+    words: 0,
+};
+
+/// Characters of a header's name beside letters and digits (RFC 9110, section 5.6.2).
+const TOKEN: &str = "!#$%&'*+-.^_`|~";
+
+/// What `explain` is asked.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) config: OsString,
+    pub(super) request: Request,
+    /// Of a new trace; random without.
+    pub(super) trace_id: Option<TraceId>,
+    /// The time by which rules expire; the clock's without.
+    pub(super) now: Option<UnixNanos>,
+    pub(super) json: bool,
+}
+
+impl Options {
+    /// Reads the arguments behind `explain`.
+    ///
+    /// # Errors
+    /// Says of the first argument that is wrong what is.
+    pub(super) fn parse(arguments: &[OsString]) -> Result<Self, String> {
+        let args = Args::parse(arguments, KNOWN)?;
+        let config = args.value("--config").ok_or("--config FILE is missing")?;
+        let line = args.one("--request", request_line)?;
+        let (method, path) = line.ok_or("--request 'METHOD /path' is missing")?;
+        let mut properties = args.all("--property", property)?;
+        properties.extend(args.one("--source", |text| Ok(source(text)))?);
+        properties.extend(args.one("--direction", direction)?);
+        let host = args.one("--host", |text| Ok(text.to_owned()))?;
+        let headers = args.all("--header", header)?;
+        Ok(Self {
+            config: config.to_owned(),
+            request: Request { method, path, host, headers, properties },
+            trace_id: args.one("--trace-id", trace_id)?,
+            now: args.one("--now", now)?,
+            json: args.flag("--json"),
+        })
+    }
+}
+
+fn request_line(text: &str) -> Result<(String, String), String> {
+    let mut words = text.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some(method), Some(path), None) if path.starts_with('/') || path == "*" => {
+            Ok((method.to_owned(), path.to_owned()))
+        }
+        _ => Err("must be a method and a path, such as 'GET /orders'".to_owned()),
+    }
+}
+
+/// A name in lower case, as the host gives it, and its value without the space around it.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').unwrap_or_default();
+    let token = |c: char| c.is_ascii_alphanumeric() || TOKEN.contains(c);
+    if name.is_empty() || !name.chars().all(token) {
+        return Err("must be a name and a value, such as 'x-team: pay'".to_owned());
+    }
+    let name = name.to_ascii_lowercase();
+    if name == "host" {
+        return Err("the host is given with --host".to_owned());
+    }
+    Ok((name, value.trim_matches([' ', '\t']).to_owned()))
+}
+
+fn property(text: &str) -> Result<(String, Vec<u8>), String> {
+    let (path, value) = text.split_once('=').unwrap_or_default();
+    if path.is_empty() {
+        return Err("must be a name and a value, such as xds.route_name=orders".to_owned());
+    }
+    Ok((path.to_owned(), value.into()))
+}
+
+/// The peer by the property in which the host would tell of it.
+fn source(text: &str) -> (String, Vec<u8>) {
+    let path =
+        if text.contains("://") { "connection.uri_san_peer_certificate" } else { "source.address" };
+    (path.to_owned(), text.into())
+}
+
+/// `envoy.config.core.v3.TrafficDirection`, encoded as the host does.
+fn direction(text: &str) -> Result<(String, Vec<u8>), String> {
+    let number: i64 = match text {
+        _ if text == Direction::Inbound.name() => 1,
+        _ if text == Direction::Outbound.name() => 2,
+        _ => return Err("must be inbound or outbound".to_owned()),
+    };
+    Ok(("xds.listener_direction".to_owned(), number.to_le_bytes().to_vec()))
+}
+
+fn trace_id(text: &str) -> Result<TraceId, String> {
+    TraceId::from_hex(text.as_bytes())
+        .map_err(|error| format!("{error}: must be 32 digits of lower-case hex, not all zero"))
+}
+
+fn now(text: &str) -> Result<UnixNanos, String> {
+    time(text).ok_or_else(|| "must be a time such as 2026-07-01T20:00:00+02:00".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_as_the_host_gives_them() {
+        let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
+        assert_eq!(header("X-Team: \t pay: 1 "), pair("x-team", "pay: 1"));
+        assert_eq!(header("b3:"), pair("b3", ""));
+        for wrong in ["b3", ":path: /", "a b: c", "", "é: x"] {
+            assert_eq!(
+                header(wrong),
+                Err("must be a name and a value, such as 'x-team: pay'".to_owned()),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn peers_by_what_they_look_like() {
+        let uri = "connection.uri_san_peer_certificate".to_owned();
+        assert_eq!(source("spiffe://a/b"), (uri, b"spiffe://a/b".to_vec()));
+        let address = "source.address".to_owned();
+        assert_eq!(source("[fd00::7]:80"), (address, b"[fd00::7]:80".to_vec()));
+    }
+}

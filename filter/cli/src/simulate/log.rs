@@ -1,0 +1,186 @@
+//! The lines of a log: requests as an access log or as OTLP traces tell them.
+
+use meshweft_core::config::time;
+use meshweft_core::model::{TraceId, UnixNanos};
+use serde_json::{Map, Value};
+
+use crate::request::Request;
+
+/// A request of the log.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Entry {
+    pub(super) request: Request,
+    pub(super) trace_id: Option<TraceId>,
+    pub(super) time: Option<UnixNanos>,
+}
+
+/// The requests of a line: the one of an access log, or those that begin the traces of an
+/// `ExportTraceServiceRequest`.
+///
+/// # Errors
+/// Says what the line lacks.
+pub(super) fn entries(line: &[u8]) -> Result<Vec<Entry>, &'static str> {
+    let Ok(Value::Object(line)) = serde_json::from_slice(line) else {
+        return Err("not a JSON object");
+    };
+    match line.get("resourceSpans") {
+        Some(resources) => Ok(spans(resources).filter_map(begun).collect()),
+        None => logged(&line).map(|entry| vec![entry]),
+    }
+}
+
+/// Text that is there; what is not, Envoy writes as null or a dash.
+fn text(value: Option<&Value>) -> Option<&str> {
+    value.and_then(Value::as_str).filter(|text| !matches!(*text, "" | "-"))
+}
+
+fn logged(line: &Map<String, Value>) -> Result<Entry, &'static str> {
+    let field = |name| text(line.get(name));
+    let method = field("method").ok_or("no method")?;
+    let path = field("path").ok_or("no path")?;
+    let time = match field("time") {
+        Some(text) => Some(time(text).ok_or("a time that is none of RFC 3339")?),
+        None => None,
+    };
+    let map = |name| {
+        let pairs = line.get(name).and_then(Value::as_object);
+        pairs.into_iter().flatten().filter_map(|(name, value)| Some((name, text(Some(value))?)))
+    };
+    let request = Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        host: field("host").map(str::to_owned),
+        headers: map("headers")
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect(),
+        properties: map("properties").map(|(name, value)| (name.clone(), value.into())).collect(),
+    };
+    let trace_id = field("trace_id").and_then(|id| TraceId::from_hex(id.as_bytes()).ok());
+    Ok(Entry { request, trace_id, time })
+}
+
+/// All spans of `resourceSpans`.
+fn spans(resources: &Value) -> impl Iterator<Item = &Value> {
+    let resources = items(Some(resources));
+    let scopes = resources.flat_map(|resource| items(resource.get("scopeSpans")));
+    scopes.flat_map(|scope| items(scope.get("spans")))
+}
+
+fn items(list: Option<&Value>) -> impl Iterator<Item = &Value> {
+    list.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// The request of an HTTP span that begins a trace.
+fn begun(span: &Value) -> Option<Entry> {
+    if text(span.get("parentSpanId")).is_some() {
+        return None;
+    }
+    let attributes = || {
+        let pairs = items(span.get("attributes"));
+        pairs.filter_map(|pair| Some((text(pair.get("key"))?, pair.get("value")?)))
+    };
+    let string = |name: &str| {
+        let (_, value) = attributes().find(|(key, _)| *key == name)?;
+        text(value.get("stringValue")).map(str::to_owned)
+    };
+    let headers = attributes().flat_map(|(key, value)| {
+        let name = key.strip_prefix("http.request.header.");
+        // Of other attributes no value counts.
+        let values = items(name.and_then(|_| value.pointer("/arrayValue/values")));
+        let values = values.filter_map(|value| text(value.get("stringValue")));
+        values.map(move |value| (name.unwrap_or_default().to_owned(), value.to_owned()))
+    });
+    let request = Request {
+        method: string("http.request.method")?,
+        path: string("url.path")?,
+        host: string("server.address"),
+        headers: headers.collect(),
+        properties: Vec::new(),
+    };
+    let nanos = span.get("startTimeUnixNano");
+    let number = |nanos: &Value| {
+        nanos.as_str().and_then(|text| text.parse().ok()).or_else(|| nanos.as_u64())
+    };
+    let nanos = nanos.and_then(number);
+    let id = text(span.get("traceId")).and_then(|id| TraceId::from_hex(id.as_bytes()).ok());
+    Some(Entry { request, trace_id: id, time: nanos.map(UnixNanos) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn lines_of_an_access_log() {
+        let line = r#"{"time": "2026-07-01T18:00:00.5Z", "method": "POST", "path": "/pay?x",
+            "host": "shop", "headers": {"X-Team": "a", "x-none": null, "x-dash": "-"},
+            "properties": {"xds.route_name": "r"}, "status": 200,
+            "trace_id": "0af7651916cd43dd8448eb211c80319c"}"#;
+        let request = Request {
+            method: "POST".to_owned(),
+            path: "/pay?x".to_owned(),
+            host: Some("shop".to_owned()),
+            headers: owned(&[("x-team", "a")]),
+            properties: vec![("xds.route_name".to_owned(), b"r".to_vec())],
+        };
+        let trace_id = TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").ok();
+        let time = Some(UnixNanos(1_782_928_800_500_000_000));
+        assert_eq!(entries(line.as_bytes()), Ok(vec![Entry { request, trace_id, time }]));
+        let bare = Request { method: "GET".to_owned(), path: "/".to_owned(), ..Request::default() };
+        let line = r#"{"method": "GET", "path": "/", "host": null, "time": "-", "trace_id": "-"}"#;
+        let entry = Entry { request: bare, ..Entry::default() };
+        assert_eq!(entries(line.as_bytes()), Ok(vec![entry]));
+    }
+
+    #[test]
+    fn spans_that_begin_a_trace() {
+        let span = |more: &str| {
+            format!(
+                r#"{{"traceId": "0af7651916cd43dd8448eb211c80319c", "startTimeUnixNano": "7"{more}}}"#
+            )
+        };
+        let http = r#", "attributes": [
+            {"key": "http.request.method", "value": {"stringValue": "GET"}},
+            {"key": "url.path", "value": {"stringValue": "/a"}},
+            {"key": "server.address", "value": {"stringValue": "shop"}},
+            {"key": "http.request.header.x-team",
+             "value": {"arrayValue": {"values": [{"stringValue": "a"}, {"stringValue": "b"}]}}}]"#;
+        let spans =
+            [span(http), span(""), span(&format!(r#"{http}, "parentSpanId": "00f067aa0ba902b7""#))];
+        let line = format!(
+            r#"{{"resourceSpans": [{{"scopeSpans": [{{"spans": [{}]}}]}}]}}"#,
+            spans.join(",")
+        );
+        let request = Request {
+            method: "GET".to_owned(),
+            path: "/a".to_owned(),
+            host: Some("shop".to_owned()),
+            headers: owned(&[("x-team", "a"), ("x-team", "b")]),
+            properties: Vec::new(),
+        };
+        let trace_id = TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").ok();
+        let entry = Entry { request, trace_id, time: Some(UnixNanos(7)) };
+        assert_eq!(entries(line.as_bytes()), Ok(vec![entry]));
+        assert_eq!(entries(br#"{"resourceSpans": 7}"#), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_no_line_of_a_log() {
+        for (line, why) in [
+            ("[]", "not a JSON object"),
+            ("GET / HTTP/1.1", "not a JSON object"),
+            (r#"{"path": "/"}"#, "no method"),
+            (r#"{"method": "GET", "path": null}"#, "no path"),
+            (
+                r#"{"method": "GET", "path": "/", "time": "today"}"#,
+                "a time that is none of RFC 3339",
+            ),
+        ] {
+            assert_eq!(entries(line.as_bytes()), Err(why), "{line}");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! `meshweft explain` as its users call it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+const CONFIG: &str = "filter/cli/tests/testdata/explain.json";
+const TRACE_ID: &str = "0af7651916cd43dd84eb211c80319c85";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn explain(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshweft"));
+    command.arg("explain").args(arguments).current_dir(root()).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// What is said of a request, with ids that are given.
+#[track_caller]
+fn said(config: &str, arguments: &[&str]) -> String {
+    let given = ["--config", config, "--trace-id", TRACE_ID, "--now", "2026-07-01T18:00:00Z"];
+    let output = explain(&[&given, arguments].concat());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn told(config: &str, arguments: &[&str]) -> Value {
+    serde_json::from_str(&said(config, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+#[test]
+fn a_new_trace_by_a_rule() {
+    let arguments = [
+        "--request",
+        "POST /orders/7/pay",
+        "--host=shop.example",
+        "--header",
+        "X-Team: a",
+        "--header",
+        "b3: 0af7",
+        "--header",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "--source",
+        "10.0.0.1:80",
+        "--direction",
+        "outbound",
+        "--property",
+        "xds.route_name=orders",
+    ];
+    assert_eq!(said(CONFIG, &arguments), include_str!("testdata/rule.txt"));
+}
+
+#[test]
+fn a_parent_and_a_rule_without_conditions() {
+    let arguments = [
+        "--request",
+        "GET /",
+        "--header",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        "--header",
+        "x-request-id: 6b3dbf4b-e1d4-9a3d-a4c5-3b8f0e7d4c21",
+        "--source",
+        "spiffe://cluster.local/ns/shop",
+    ];
+    assert_eq!(said(CONFIG, &arguments), include_str!("testdata/parent.txt"));
+}
+
+#[test]
+fn json_has_all_of_it() {
+    let arguments = [
+        "--request",
+        "POST /shop.Cart/Add?x",
+        "--host",
+        "api.outside.example",
+        "--header",
+        "content-type: application/grpc",
+        "--header",
+        "x-b3-sampled: 1",
+        "--source",
+        "spiffe://cluster.local/ns/shop",
+    ];
+    let expected: Value = serde_json::from_str(include_str!("testdata/grpc.json")).unwrap();
+    assert_eq!(told(CONFIG, &arguments), expected);
+}
+
+#[test]
+fn contexts_and_decisions_in_json() {
+    let arguments = [
+        "--request",
+        "GET /healthz",
+        "--header",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "--header",
+        "tracestate: ot=th:8",
+        "--header",
+        "b3: x",
+        "--source",
+        "spiffe://cluster.local/ns/shop",
+    ];
+    let told = told(CONFIG, &arguments);
+    assert_eq!(
+        told["context"],
+        json!([
+            {"format": "b3", "found": "invalid", "why": "unknown b3 sampling state"},
+            {
+                "format": "tracecontext",
+                "found": "context",
+                "trace_id": "0af7651916cd43dd8448eb211c80319c",
+                "parent_id": "b7ad6b7169203331",
+                "decision": "sample",
+                "taken": true,
+            },
+            {"format": "b3multi", "found": "absent"},
+            {"format": "xray", "found": "absent"},
+        ])
+    );
+    assert_eq!(told["outcome"], "sampled");
+    assert_eq!(
+        told["decision"],
+        json!({
+            "reason": "parent",
+            "rule": "probes",
+            "parent": "sample",
+            "parent_policy": "respect",
+            "rate": null,
+            "threshold": null,
+            "randomness": "48eb211c80319c",
+            "limits": [],
+            "trace_id": "0af7651916cd43dd8448eb211c80319c",
+            "continued": true,
+            "span_id": "1111111111111111",
+        })
+    );
+}
+
+#[test]
+fn without_export_nothing_is_begun() {
+    let arguments = ["--request", "GET /", "--host", "shop", "--header", "b3: 1"];
+    assert_eq!(
+        said("/dev/null", &arguments),
+        "GET /, host shop, inbound\n\n\
+         Context that came in\n  \
+           tracecontext  absent\n  \
+           b3            no ids, sampled; counts\n  \
+           b3multi       absent\n\n\
+         Decision\n  none: without export nothing is begun\n\n\
+         Headers of the request\n    \
+             :method: GET\n    \
+             :path: /\n    \
+             :authority: shop\n    \
+             b3: 1\n"
+    );
+    let told = told("/dev/null", &arguments);
+    assert_eq!((&told["outcome"], &told["decision"]), (&json!("passed_through"), &Value::Null));
+    assert_eq!((&told["rules"], &told["filter_state"]), (&json!([]), &json!({})));
+}
+
+#[test]
+fn a_second_instance_does_nothing() {
+    let second = ["--request", "GET /", "--property", "meshweft.trace_id=1"];
+    let text = said(CONFIG, &second);
+    assert!(
+        text.contains("\nDecision\n  none: another instance of the filter was there first\n"),
+        "{text}"
+    );
+    assert_eq!(told(CONFIG, &second)["outcome"], "left_alone");
+}
+
+#[test]
+fn the_mode_says_the_direction_before_the_listener_does() {
+    let request = ["--request", "GET /", "--direction", "outbound"];
+    for (mode, direction) in [("auto", "outbound"), ("gateway", "inbound")] {
+        let name = format!("{mode}-{}.json", std::process::id());
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&file, format!(r#"{{"mode": "{mode}"}}"#)).unwrap();
+        assert_eq!(told(file.to_str().unwrap(), &request)["request"]["direction"], direction);
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn ids_are_random_unless_given() {
+    let id = || {
+        let config = "config-examples/production.json";
+        let output = explain(&["--config", config, "--request", "GET /", "--json"]);
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (told["decision"]["trace_id"].clone(), told["decision"]["span_id"].clone())
+    };
+    assert_ne!(id(), id());
+}
+
+/// What is told of each condition and what the filter found agree.
+#[test]
+fn the_rule_that_matched_is_the_first_whose_conditions_hold() {
+    fn all_hold(rule: &Value) -> bool {
+        rule["conditions"].as_array().unwrap().iter().all(|check| check["holds"] == true)
+    }
+    let requests: [&[&str]; 5] = [
+        &["--request", "GET /healthz", "--host", "shop"],
+        &["--request", "POST /orders/7/pay", "--header", "x-canary: 1"],
+        &["--request", "GET /", "--header", "x-canary: 1", "--header", "x-debug: 1"],
+        &["--request", "POST /shop.Cart/Add", "--header", "content-type: application/grpc"],
+        &["--request", "GET /checkout/1", "--host", "edge.example"],
+    ];
+    let (mut matched, mut differed) = (0, 0);
+    for file in std::fs::read_dir(root().join("config-examples")).unwrap() {
+        let file = file.unwrap().path();
+        let name = file.to_str().unwrap();
+        if !name.ends_with(".json") {
+            continue;
+        }
+        for request in requests {
+            for rule in told(name, request)["rules"].as_array().unwrap() {
+                match rule["result"].as_str().unwrap() {
+                    "matches" => {
+                        matched += 1;
+                        assert!(all_hold(rule), "{name} {request:?} {rule}");
+                    }
+                    "differs" => {
+                        differed += 1;
+                        assert!(!all_hold(rule), "{name} {request:?} {rule}");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!(matched > 5 && differed > 20, "{matched} {differed}");
+}
+
+#[test]
+fn the_readme_shows_what_the_tool_says() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, block) = readme.split_once("```console\n$ target/meshweft explain ").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let (command, expected) = block.split_once("\n\n").unwrap();
+    // The words of a shell: every other piece between quotes is quoted.
+    let command = command.replace("\\\n", " ");
+    let mut words = Vec::new();
+    for (number, piece) in command.split('\'').enumerate() {
+        if number % 2 == 0 {
+            words.extend(piece.split_whitespace());
+        } else {
+            words.push(piece);
+        }
+    }
+    let output = explain(&words);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
+
+#[test]
+fn wrong_usage_is_told() {
+    let request = ["--config", "/dev/null", "--request", "GET /"];
+    for (arguments, why) in [
+        (&["--request", "GET /"][..], "--config FILE is missing"),
+        (&["--config", "x"], "--request 'METHOD /path' is missing"),
+        (&["--config"], "--config needs a value"),
+        (&["x.json"], "x.json: no such option"),
+        (&["--status", "503"], "--status: no such option"),
+        (
+            &["--config", "x", "--request", "GET"],
+            "--request 'GET': must be a method and a path, such as 'GET /orders'",
+        ),
+        (
+            &["--config", "x", "--request", "GET orders"],
+            "--request 'GET orders': must be a method and a path, such as 'GET /orders'",
+        ),
+        (
+            &[&request[..], &["--header", "b3"]].concat(),
+            "--header 'b3': must be a name and a value, such as 'x-team: pay'",
+        ),
+        (
+            &[&request[..], &["--header", "Host: a"]].concat(),
+            "--header 'Host: a': the host is given with --host",
+        ),
+        (
+            &[&request[..], &["--property", "a"]].concat(),
+            "--property 'a': must be a name and a value, such as xds.route_name=orders",
+        ),
+        (
+            &[&request[..], &["--direction", "up"]].concat(),
+            "--direction 'up': must be inbound or outbound",
+        ),
+        (
+            &[&request[..], &["--trace-id", "1"]].concat(),
+            "--trace-id '1': id of the wrong length: must be 32 digits of lower-case hex, \
+             not all zero",
+        ),
+        (
+            &[&request[..], &["--now", "today"]].concat(),
+            "--now 'today': must be a time such as 2026-07-01T20:00:00+02:00",
+        ),
+        (&[&request[..], &["--json", "--json"]].concat(), "--json is given twice"),
+    ] {
+        let output = explain(arguments);
+        let expected = format!("meshweft explain: {why}\nmeshweft help says what it takes.\n");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(output.stdout.is_empty(), "{why}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_not_valid_is_not_explained() {
+    let output = explain(&["--config", "README.md", "--request", "GET /"]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "README.md: configuration: line 1, column 1: not JSON: expected value\n"
+    );
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let output = explain(&["--config", "/nonexistent/x.json", "--request", "GET /"]);
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(err.starts_with("/nonexistent/x.json: cannot be read: "), "{err}");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+}
