@@ -55,7 +55,7 @@ test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
 	@$(TOOLS)/e2e.sh $(ENVOY_VERSIONS)
 
 .PHONY: test-backends
-test-backends: $(WASM) ## The module before an OpenTelemetry Collector and Jaeger; builds them once
+test-backends: $(WASM) ## The module before real trace backends; builds them once
 	@$(TOOLS)/backends.sh
 
 .PHONY: lint

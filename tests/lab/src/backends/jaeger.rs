@@ -64,9 +64,8 @@ impl Jaeger {
                 }},
             },
         });
-        let dir = tempfile::tempdir().expect("a temporary folder");
         let program = program("MESHWEFT_JAEGER");
-        let process = Process::start(&program, &config, dir, (&health, "/status")).await;
+        let process = Process::configured(&program, &config, (&health, "/status")).await;
         Self { process, http, query, _query_grpc: query_grpc }
     }
 

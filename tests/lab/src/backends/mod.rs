@@ -19,9 +19,10 @@ pub mod jaeger;
 pub mod otelcol;
 pub mod otlp;
 pub mod relay;
+pub mod zipkin;
 
 /// How long a backend may take to come up, to show what it was given, and to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The pause between two looks at what a backend gives no event for.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -68,18 +69,23 @@ struct Process {
 }
 
 impl Process {
-    /// Starts a program of the OpenTelemetry Collector's family with this configuration and waits
-    /// until its health check says yes. `dir` is its own folder.
-    async fn start(program: &Path, config: &Value, dir: TempDir, health: (&Port, &str)) -> Self {
+    /// Starts a program of the OpenTelemetry Collector's family with this configuration.
+    async fn configured(program: &Path, config: &Value, health: (&Port, &str)) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let file = dir.path().join("config.json");
         fs::write(&file, config.to_string()).expect("the configuration is written");
+        let mut command = Command::new(program);
+        command.arg("--config").arg(file);
+        Self::start(command, dir, health).await
+    }
+
+    /// Starts a program in a folder of its own and waits until its health check says yes.
+    async fn start(mut command: Command, dir: TempDir, health: (&Port, &str)) -> Self {
         let log = fs::File::create(dir.path().join("log")).expect("a log file");
-        let child = Command::new(program)
-            .arg("--config")
-            .arg(&file)
+        let child = command
             .current_dir(dir.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(log.try_clone().expect("the log file"))
             .stderr(log)
             .kill_on_drop(true)
             .spawn()

@@ -48,9 +48,8 @@ impl OtelCollector {
             },
         });
         change(&mut config);
-        let dir = tempfile::tempdir().expect("a temporary folder");
         let program = program("MESHWEFT_OTELCOL");
-        let process = Process::start(&program, &config, dir, (&health, "/")).await;
+        let process = Process::configured(&program, &config, (&health, "/")).await;
         Self { process, http }
     }
 
