@@ -18,7 +18,7 @@ export CARGO ENVOY_VERSION
 
 .PHONY: help
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: $(WASM) $(CLI) ## The module target/meshweft.wasm and the native tool target/meshweft
@@ -57,6 +57,10 @@ test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
 .PHONY: fuzz
 fuzz: ## Fuzzes the core, FUZZ_SECONDS (30) for each target
 	@$(TOOLS)/fuzz.sh
+
+.PHONY: test-backends
+test-backends: $(WASM) ## The module before real trace backends; builds them once
+	@$(TOOLS)/backends.sh
 
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings as errors

