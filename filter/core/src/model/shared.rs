@@ -15,7 +15,7 @@ const ALWAYS: u32 = 0;
 /// What the workers of a proxy share: the host's shared data, as proxy-wasm has it: keyed by VM id, one store for the whole process,
 /// without a way to delete a key, and open to every other plugin of that VM id.
 ///
-/// So keys are few, they begin with [`PREFIX`], and what stands under them is read strictly:
+/// So keys are few, they begin with `meshweft/1/`, and what stands under them is read strictly:
 /// whatever does not parse is a stranger's and is written over.
 pub trait Shared {
     /// The value under `key` with its compare-and-swap number.
