@@ -354,7 +354,8 @@ async fn a_limit_holds_for_both_workers_together_and_is_used() {
     for (at, span) in &spans {
         // In any ten seconds 5 % more, at most.
         let window = between(&spans, *at, at + 10.0);
-        assert!(window <= 210, "{window} from {at} on");
+        // A span begins up to the 10 ms of a lease away from its token: two at 200 a second.
+        assert!(window <= 212, "{window} from {at} on");
         // What a limit might have dropped has no probability.
         assert_eq!((reason(span), &*span.trace_state), ("default", ""));
     }

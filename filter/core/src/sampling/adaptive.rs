@@ -300,9 +300,11 @@ mod tests {
                 proxy.run(20, |_| before);
                 proxy.run(40, |_| before / 10.0);
                 proxy.assert_on_target(30..60);
+                // On the way it never overshot by more than chance: of 500 requests in a mean of
+                // five seconds, four standard deviations are 18 %.
                 let way = &proxy.rates[20..30];
                 let wanted = target / before * 10.0;
-                assert!(way.iter().all(|rate| rate / wanted < 1.1), "{way:?}");
+                assert!(way.iter().all(|rate| rate / wanted < 1.2), "{way:?}");
             }
         }
     }
