@@ -1,0 +1,158 @@
+//! From JSON to where spans go.
+
+use super::Env;
+use crate::config::error::{Problem, quoted, step};
+use crate::config::fields;
+use crate::config::json::Json;
+use crate::config::node::{Faults, Node, Object};
+use crate::config::text::{header_value, is_header_name};
+use crate::config::{Batch, Export, Queue, Retry};
+
+pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Option<Export> {
+    let protocol = object.get("protocol");
+    protocol.and_then(|node| node.word(&[fields::OTLP_HTTP], faults));
+    let path = object.text("path", &fields::PATH, faults).unwrap_or_default();
+    let authority = object.text("authority", &fields::AUTHORITY, faults);
+    let headers = object.get("headers").map(|node| headers(&node, env, faults)).unwrap_or_default();
+    let timeout = object.period("timeout", &fields::TIMEOUT, faults);
+    let batch = batch(&object.object("batch", fields::BATCH, faults).unwrap_or_default(), faults);
+    let queue = queue(&object.object("queue", fields::QUEUE, faults).unwrap_or_default(), faults);
+    let retry = retry(&object.object("retry", fields::RETRY, faults).unwrap_or_default(), faults);
+    cross_checks(&batch, &queue, &retry, faults);
+    let Some(node) = object.get("cluster") else {
+        let reason = "export needs the cluster that spans go to";
+        faults.add(step(&object.path, "cluster"), Problem::Missing { reason });
+        return None;
+    };
+    let (cluster, derived) = cluster(&node, faults)?;
+    let Some(authority) = authority.or(derived) else {
+        if object.get("authority").is_none() {
+            let reason = "the name of the cluster cannot stand for the authority of a request";
+            faults.add(step(&object.path, "authority"), Problem::Missing { reason });
+        }
+        return None;
+    };
+    Some(Export { cluster, path, authority, headers, timeout, batch, queue, retry })
+}
+
+/// The cluster's name, and the authority that follows from it.
+fn cluster(node: &Node<'_>, faults: &mut Faults) -> Option<(String, Option<String>)> {
+    match node.json {
+        Json::String(_) => {
+            let name = node.text(&fields::CLUSTER, faults)?;
+            if name.contains("://") {
+                let allowed = "is the name of an Envoy cluster, not an address";
+                node.wrong_value(quoted(name), allowed, faults);
+                return None;
+            }
+            let authority = match name.split('|').collect::<Vec<_>>().as_slice() {
+                // Istio: direction, port, subset, host.
+                [_, port, _, host] => format!("{host}:{port}"),
+                _ => name.to_owned(),
+            };
+            let valid = authority.chars().count() <= fields::AUTHORITY.max
+                && (fields::AUTHORITY.valid)(&authority);
+            Some((name.to_owned(), valid.then_some(authority)))
+        }
+        Json::Object(_) => {
+            let object = node.object(fields::TARGET, faults)?;
+            let mut need = |name, reason| {
+                let value = object.get(name);
+                if value.is_none() {
+                    faults.add(step(&object.path, name), Problem::Missing { reason });
+                }
+                value
+            };
+            let service = need("service", "the host of the collector");
+            let port = need("port", "the port of the collector");
+            let service = service.and_then(|node| node.text(&fields::SERVICE, faults));
+            let port = port.and_then(|node| node.integer(&fields::PORT, faults));
+            let (service, port) = (service?, port?);
+            Some((format!("outbound|{port}||{service}"), Some(format!("{service}:{port}"))))
+        }
+        Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
+            node.wrong_type("is the name of a cluster, or {service, port}", faults);
+            None
+        }
+    }
+}
+
+fn headers(node: &Node<'_>, env: Env<'_>, faults: &mut Faults) -> Vec<(String, String)> {
+    const ALLOWED: &str = "is a map of at most 64 header names to strings";
+    let Some(map) = node.map(ALLOWED, faults) else { return Vec::new() };
+    if map.len() > fields::MAX_HEADERS {
+        node.wrong_value(format!("a map of {}", map.len()), ALLOWED, faults);
+        return Vec::new();
+    }
+    let mut headers = Vec::with_capacity(map.len());
+    for (name, node) in map.iter() {
+        if !is_header_name(name) || fields::OWN_HEADERS.contains(&name) {
+            let allowed = "are header names in lower case, but not those that the export itself \
+                or the connection sets";
+            node.wrong_value(quoted(name), allowed, faults);
+            continue;
+        }
+        let Json::String(value) = node.json else {
+            node.wrong_type("is a string", faults);
+            continue;
+        };
+        match header_value(value, env) {
+            Ok(value) => headers.push((name.to_owned(), value)),
+            Err(problem) => faults.add(node.path, problem),
+        }
+    }
+    headers
+}
+
+fn batch(object: &Object<'_>, faults: &mut Faults) -> Batch {
+    Batch {
+        max_spans: object.integer("max_spans", &fields::BATCH_SPANS, faults),
+        max_bytes: object.integer("max_bytes", &fields::BATCH_BYTES, faults),
+        interval: object.period("interval", &fields::INTERVAL, faults),
+    }
+}
+
+fn queue(object: &Object<'_>, faults: &mut Faults) -> Queue {
+    Queue {
+        max_spans: object.integer("max_spans", &fields::QUEUE_SPANS, faults),
+        max_bytes: object.integer("max_bytes", &fields::QUEUE_BYTES, faults),
+    }
+}
+
+fn retry(object: &Object<'_>, faults: &mut Faults) -> Retry {
+    Retry {
+        initial: object.period("initial", &fields::RETRY_INITIAL, faults),
+        max: object.period("max", &fields::RETRY_MAX, faults),
+        max_elapsed: object.period("max_elapsed", &fields::RETRY_ELAPSED, faults),
+    }
+}
+
+/// Fields that bound one another, defaults included.
+fn cross_checks(batch: &Batch, queue: &Queue, retry: &Retry, faults: &mut Faults) {
+    let mut at_most = |path: &str, value: String, bound, limit: String, holds: bool| {
+        if !holds {
+            faults.add(path, Problem::Conflict { value, bound, limit });
+        }
+    };
+    at_most(
+        "$.export.batch.max_spans",
+        batch.max_spans.to_string(),
+        "$.export.queue.max_spans",
+        queue.max_spans.to_string(),
+        batch.max_spans <= queue.max_spans,
+    );
+    at_most(
+        "$.export.batch.max_bytes",
+        batch.max_bytes.to_string(),
+        "$.export.queue.max_bytes",
+        queue.max_bytes.to_string(),
+        batch.max_bytes <= queue.max_bytes,
+    );
+    at_most(
+        "$.export.retry.initial",
+        format!("{:?}", retry.initial),
+        "$.export.retry.max",
+        format!("{:?}", retry.max),
+        retry.initial <= retry.max,
+    );
+}

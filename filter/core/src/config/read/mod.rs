@@ -1,0 +1,164 @@
+//! From JSON to a [`Config`].
+
+mod export;
+mod matching;
+mod propagation;
+mod sampling;
+
+use super::error::{ConfigError, Problem, quoted};
+use super::fields::{self, Field};
+use super::json::Json;
+use super::node::{Faults, Node, Object};
+use super::{Config, Mode, Scalar, Service, Spans};
+
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads `text`; the errors are never empty.
+pub(super) fn config(text: &[u8], env: Env<'_>) -> Result<Config, Vec<ConfigError>> {
+    let json = Json::parse(text).map_err(|error| vec![error])?;
+    let mut faults = Faults::default();
+    let root = Node { path: "$".to_owned(), json: &json };
+    let config =
+        root.object(fields::CONFIG, &mut faults).map(|object| whole(&object, env, &mut faults));
+    let errors = faults.into_errors();
+    match config {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(errors),
+    }
+}
+
+fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
+    // A part that is absent reads like an empty one: defaults stand in one place.
+    let mut part = |name, fields: &[Field]| object.object(name, fields, faults).unwrap_or_default();
+    let services = part("service", fields::SERVICES);
+    let formats = part("propagation", fields::PROPAGATION);
+    let samples = part("sampling", fields::SAMPLING);
+    let spans = part("spans", fields::SPANS);
+    let exports = object.object("export", fields::EXPORT, faults);
+    let config = Config {
+        mode: object
+            .get("mode")
+            .and_then(|node| node.word(Mode::NAMES, faults))
+            .and_then(Mode::from_name)
+            .unwrap_or_default(),
+        service: service(&services, faults),
+        propagation: propagation::read(&formats, faults),
+        sampling: sampling::read(&samples, faults),
+        spans: Spans {
+            max_value_length: spans.integer("max_value_length", &fields::VALUE_LENGTH, faults),
+        },
+        export: exports.and_then(|object| export::read(&object, env, faults)),
+    };
+    if object.get("export").is_none() {
+        nothing_to_tell(&formats, faults);
+    }
+    config
+}
+
+/// Refuses to tell of traces where none begins.
+fn nothing_to_tell(formats: &Object<'_>, faults: &mut Faults) {
+    for (name, reason) in [
+        ("response", "without it no trace begins of which propagation.response could tell"),
+        ("access_log", "without it no trace begins of which propagation.access_log could tell"),
+    ] {
+        let node = formats.get(name);
+        if node.is_some_and(|node| matches!(node.json, Json::Array(items) if !items.is_empty())) {
+            faults.add("$.export", Problem::Missing { reason });
+        }
+    }
+}
+
+fn service(object: &Object<'_>, faults: &mut Faults) -> Service {
+    Service {
+        name: object.text("name", &fields::LABEL, faults),
+        namespace: object.text("namespace", &fields::LABEL, faults),
+        version: object.text("version", &fields::LABEL, faults),
+        environment: object.text("environment", &fields::LABEL, faults),
+        attributes: object
+            .get("attributes")
+            .map(|node| attributes(&node, faults))
+            .unwrap_or_default(),
+    }
+}
+
+fn attributes(node: &Node<'_>, faults: &mut Faults) -> Vec<(String, Scalar)> {
+    const ALLOWED: &str = "is a map of at most 128 names to strings, numbers, booleans";
+    let Some(map) = node.map(ALLOWED, faults) else { return Vec::new() };
+    if map.len() > fields::MAX_ATTRIBUTES {
+        node.wrong_value(format!("a map of {}", map.len()), ALLOWED, faults);
+        return Vec::new();
+    }
+    let mut attributes = Vec::with_capacity(map.len());
+    for (name, node) in map.iter() {
+        if fields::OWN_ATTRIBUTES.contains(&name) {
+            let allowed = "are names without a field of their own in $.service";
+            node.wrong_value(quoted(name), allowed, faults);
+        } else if name.is_empty() || name.chars().count() > fields::LABEL.max {
+            node.wrong_value(quoted(name), "are names of 1 to 1024 characters", faults);
+        } else if let Some(value) = scalar(&node, faults) {
+            attributes.push((name.to_owned(), value));
+        }
+    }
+    attributes.sort_by(|(a, _), (b, _)| a.cmp(b));
+    attributes
+}
+
+fn scalar(node: &Node<'_>, faults: &mut Faults) -> Option<Scalar> {
+    match node.json {
+        Json::Bool(value) => Some(Scalar::Bool(*value)),
+        // A `WasmPlugin` makes a double of every number: only its value can tell them apart.
+        Json::Number(number) => {
+            let double = number.as_f64()?;
+            Some(
+                number
+                    .as_i64()
+                    .or_else(|| whole_number(double))
+                    .map_or(Scalar::Double(double), Scalar::Int),
+            )
+        }
+        Json::String(_) => node.text(&fields::LABEL, faults).map(|s| Scalar::String(s.to_owned())),
+        Json::Array(_) | Json::Null | Json::Object(_) => {
+            node.wrong_type("is a string, a number or a boolean", faults);
+            None
+        }
+    }
+}
+
+/// `double` as an integer, if it is one that a double can count to.
+fn whole_number(double: f64) -> Option<i64> {
+    const COUNTABLE: f64 = 9_007_199_254_740_992.0;
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
+    (double.fract() == 0.0 && double.abs() <= COUNTABLE).then_some(double as i64)
+}
+
+/// A list of words, each at most once.
+fn choices<T: PartialEq>(
+    node: &Node<'_>,
+    words: &[&str],
+    from_name: fn(&str) -> Option<T>,
+    what: &str,
+    faults: &mut Faults,
+) -> Vec<T> {
+    let mut choices = Vec::new();
+    for item in node.items(words.len(), what, faults) {
+        let Some(word) = item.word(words, faults) else { continue };
+        let Some(choice) = from_name(word) else { continue };
+        push_once(&mut choices, choice, item, word, faults);
+    }
+    choices
+}
+
+/// Adds `value`, which stands at `node` as `text`, to a list that has nothing twice.
+fn push_once<T: PartialEq>(
+    values: &mut Vec<T>,
+    value: T,
+    node: Node<'_>,
+    text: &str,
+    faults: &mut Faults,
+) {
+    if values.contains(&value) {
+        faults.add(node.path, Problem::DuplicateValue { value: quoted(text) });
+    } else {
+        values.push(value);
+    }
+}
