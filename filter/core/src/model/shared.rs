@@ -53,9 +53,19 @@ pub enum SharedError {
 pub(crate) fn update<T>(
     shared: &dyn Shared,
     key: &str,
+    change: impl FnMut(Option<&[u8]>) -> (Option<Vec<u8>>, T),
+) -> Option<T> {
+    update_within(ATTEMPTS, shared, key, change)
+}
+
+/// [`update`] with a number of attempts.
+pub(crate) fn update_within<T>(
+    attempts: u32,
+    shared: &dyn Shared,
+    key: &str,
     mut change: impl FnMut(Option<&[u8]>) -> (Option<Vec<u8>>, T),
 ) -> Option<T> {
-    for attempt in 0..ATTEMPTS {
+    for attempt in 0..attempts {
         let current = shared.get(key);
         let (value, outcome) = change(current.as_ref().map(|(value, _)| value.as_slice()));
         let Some(value) = value else { return Some(outcome) };
