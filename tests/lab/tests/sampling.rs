@@ -365,16 +365,68 @@ async fn a_limit_holds_for_both_workers_together_and_is_used() {
     lab.envoy.stop().await;
 }
 
+/// Ten times the load and back again, at a rule of its own, beside an operation that is rare.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_follows_the_load_to_its_target() {
-    let (lab, spans) = under_load(json!({"adaptive": {"target_per_second": 20}}), 14).await;
-    let after: Vec<_> = spans.iter().filter(|(at, _)| (10.0..14.0).contains(at)).collect();
-    for (at, span) in &after {
-        // Of 200 a second 20 are one in ten.
-        let stands_for = adjusted_count(span);
-        assert!((9.5..10.5).contains(&stands_for), "{stands_for} after {at} s");
-        assert_eq!(reason(span), "adaptive");
+async fn a_rate_follows_the_load_to_its_target_and_rare_operations_have_their_floor() {
+    const TARGET: f64 = 20.0;
+    /// Requests per second, and for how long: time to settle and time to look at.
+    const PHASES: [(u32, usize); 3] = [(40, 13), (400, 14), (40, 14)];
+    /// A new load has its rate after so many seconds.
+    const SETTLED: f64 = 10.0;
+    let target = json!({"target_per_second": TARGET, "floor_per_minute": 2});
+    let rule = json!({"name": "busy", "match": {"path": {"prefix": "/delay"}}, "adaptive": target});
+    // Nothing is left of the default's rate but its floor.
+    let sampling = json!({"rate": 0, "rules": [rule],
+        "adaptive": {"target_per_second": 1, "floor_per_minute": 1}});
+    let lab = Workload::start(&exporting(json!({"sampling": sampling}))).await;
+    let to = lab.envoy.listener("inbound");
+    let client = Client::new(Version::H1);
+    let (mut sent, mut phases) = (0, Vec::new());
+    for (per_second, seconds) in PHASES {
+        phases.push(wall().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"));
+        let total = per_second as usize * seconds;
+        sent += total;
+        let failures = paced(&client, to, "/delay/100", per_second, total).await;
+        assert_eq!(failures, Vec::<String>::new());
+        // Of each phase two requests by an operation of its own.
+        for _ in 0..2 {
+            let path = format!("/rare/{per_second}");
+            let answer = client.send("DELETE", to, &path, &[], Bytes::new()).await;
+            assert_eq!(answer.expect("an answer").status, 200);
+            sent += 1;
+        }
     }
-    assert_share(after.len(), 4 * 200, 0.1);
+    let spans = lab.settled(i64::try_from(sent).expect("few")).await;
+    let (busy, rare): (Vec<_>, Vec<_>) =
+        spans.iter().partition(|span| span.attribute("url.path") == "/delay/100");
+    // One a minute of `DELETE app`, of whichever path and worker, and none by a rate.
+    let rare: Vec<_> = rare.iter().map(|span| (reason(span), &*span.trace_state)).collect();
+    assert_eq!(rare, [("floor", "")]);
+    for (span, (begin, (per_second, seconds))) in busy.iter().flat_map(|span| {
+        let begun = |begin: &Duration| u128::from(span.start) >= begin.as_nanos();
+        let phase = phases.iter().zip(PHASES).rfind(|(begin, _)| begun(begin));
+        phase.map(|phase| (span, phase))
+    }) {
+        let at = (u128::from(span.start) - begin.as_nanos()) as f64 / SECOND as f64;
+        assert!(at < seconds as f64 + 2.0, "{at} of {seconds}");
+        if at < SETTLED {
+            continue;
+        }
+        let wanted = f64::from(per_second) / TARGET;
+        let stands_for = adjusted_count(span);
+        assert!(
+            (wanted * 0.9..wanted * 1.1).contains(&stands_for),
+            "{stands_for} in place of {wanted}, {at} s after the load was {per_second}"
+        );
+        assert_eq!(reason(span), "rule:busy");
+    }
+    for (begin, (per_second, seconds)) in phases.iter().zip(PHASES) {
+        let at = |span: &Span| (u128::from(span.start).saturating_sub(begin.as_nanos())) as f64;
+        let end = seconds as f64;
+        let of_phase = busy.iter().map(|span| at(span) / SECOND as f64);
+        let kept = of_phase.filter(|at| (SETTLED..end).contains(at)).count();
+        let total = (end - SETTLED) * f64::from(per_second);
+        assert_share(kept, total as usize, TARGET / f64::from(per_second));
+    }
     lab.envoy.stop().await;
 }

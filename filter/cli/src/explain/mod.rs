@@ -223,13 +223,15 @@ fn course(
 
 fn rate(config: &Config, rule: Option<&Rule>) -> RateOf {
     let sampling = &config.sampling;
-    match rule.and_then(|rule| Some((rule.rate?, rule.name.clone()))) {
-        Some((rate, name)) => RateOf { rate, rule: Some(name), adaptive: None },
-        None => RateOf {
-            rate: sampling.rate,
-            rule: None,
-            adaptive: sampling.adaptive.map(|adaptive| adaptive.target_per_second),
-        },
+    let own = rule.filter(|rule| rule.rate.is_some() || rule.adaptive.is_some());
+    let (rate, adaptive) = match own {
+        Some(rule) => (rule.rate.unwrap_or(Rate::ALL), rule.adaptive),
+        None => (sampling.rate, sampling.adaptive),
+    };
+    RateOf {
+        rate,
+        rule: own.map(|rule| rule.name.clone()),
+        adaptive: adaptive.map(|adaptive| adaptive.target_per_second),
     }
 }
 

@@ -173,12 +173,16 @@ fn decision(decided: &Decided, out: &mut impl Write) -> io::Result<()> {
 
 fn rate_of(rate: &RateOf) -> String {
     let share = rate.rate.get();
-    match (&rate.rule, rate.adaptive) {
-        (Some(rule), _) => format!("{share}, of rule {rule}"),
-        (None, Some(target)) => {
-            format!("{share} at the start; it follows the load, to {target} traces per second")
-        }
+    let whose = rate.rule.as_ref().map(|rule| format!("of rule {rule}"));
+    match (whose, rate.adaptive) {
+        (Some(whose), None) => format!("{share}, {whose}"),
         (None, None) => format!("{share}, the configuration's"),
+        (whose, Some(target)) => {
+            let whose = whose.map(|whose| format!(", {whose}")).unwrap_or_default();
+            format!(
+                "{share} at the start{whose}; it follows the load, to {target} traces per second"
+            )
+        }
     }
 }
 

@@ -437,6 +437,11 @@ pub(super) const RULE: &[Field] = &[
         kind: Kind::Rate { default: None },
     },
     Field {
+        name: "adaptive",
+        about: "A rate that follows the load of this rule; at most its rate, if it has one.",
+        kind: Kind::Object { fields: ADAPTIVE, required: &["target_per_second"] },
+    },
+    Field {
         name: "limit_per_second",
         about: "New traces it records at most, by all workers of the proxy together.",
         kind: Kind::AboveZero,

@@ -206,6 +206,8 @@ pub struct Rule {
     pub matches: Match,
     /// The share of requests it records; absent: the default rate.
     pub rate: Option<Rate>,
+    /// A rate that follows the load of this rule, in place of `rate`, which it does not exceed.
+    pub adaptive: Option<Adaptive>,
     /// So many new traces per second at most, of the whole proxy.
     pub limit_per_second: Option<f64>,
     /// Overrides the configuration's policy.

@@ -50,11 +50,11 @@ struct Load {
 }
 
 impl Adaptive {
-    /// About `target` traces per second. As with limits, whatever has the same target has the
-    /// same record.
-    pub(crate) fn new(target: f64) -> Self {
+    /// About `target` traces per second. As with limits, whatever has the same name and target has
+    /// the same record.
+    pub(crate) fn new(name: &str, target: f64) -> Self {
         Self {
-            key: format!("{PREFIX}load/{target}"),
+            key: format!("{PREFIX}load/{target}/{name}"),
             target,
             rate: 1.0,
             seen: 0.0,
@@ -199,7 +199,7 @@ mod tests {
             Self {
                 target,
                 store: Store::default(),
-                workers: vec![Adaptive::new(target); workers],
+                workers: vec![Adaptive::new("", target); workers],
                 rng: SmallRng::seed_from_u64(11),
                 now: START,
                 tick: 1000,
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn one_busy_worker_is_on_target() {
         let store = Store::default();
-        let mut workers = vec![Adaptive::new(10.0); 16];
+        let mut workers = vec![Adaptive::new("", 10.0); 16];
         for second in 0..30_u64 {
             for (index, worker) in (0..).zip(&mut workers) {
                 if index == 5 {
@@ -456,12 +456,12 @@ mod tests {
             assert_eq!(Load::decode(&garbage, now), None, "{garbage:?}");
             let mut proxy = Proxy::new(20.0, 4);
             proxy.run(15, |_| 500.0);
-            proxy.store.put("meshweft/1/load/20", &garbage);
+            proxy.store.put("meshweft/1/load/20/", &garbage);
             proxy.run(30, |_| 500.0);
             // It does not even show.
             proxy.assert_on_target(10..20);
             proxy.assert_on_target(20..45);
-            assert_eq!(proxy.store.keys(), ["meshweft/1/load/20"]);
+            assert_eq!(proxy.store.keys(), ["meshweft/1/load/20/"]);
         }
     }
 }

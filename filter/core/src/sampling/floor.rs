@@ -63,9 +63,10 @@ pub(crate) fn operation(parts: [&[u8]; 2]) -> Operation {
 
 impl Floor {
     /// At least `per_minute` traces of every operation, if there are as many requests.
-    pub(crate) fn new(per_minute: f64) -> Self {
+    /// Whatever has the same name and number has the same buckets.
+    pub(crate) fn new(name: &str, per_minute: f64) -> Self {
         Self {
-            key: format!("{PREFIX}floor/{per_minute}"),
+            key: format!("{PREFIX}floor/{per_minute}/{name}"),
             per_second: per_minute / MINUTE.as_secs_f64(),
             most: per_minute.max(1.0),
             seen: BTreeMap::new(),
@@ -215,7 +216,7 @@ mod tests {
     impl Proxy {
         fn new(per_minute: f64, workers: usize) -> Self {
             let store = Store::default();
-            Self { store, workers: vec![Floor::new(per_minute); workers], now: 0 }
+            Self { store, workers: vec![Floor::new("", per_minute); workers], now: 0 }
         }
 
         fn lifts(&mut self, worker: usize, operation: Operation) -> bool {
@@ -298,8 +299,8 @@ mod tests {
         // Two hundred seconds: the table once, and again after each minute.
         assert!((256..=256 * 4).contains(&lifted), "{lifted}");
         assert!(proxy.workers.iter().all(|worker| worker.seen.len() == OPERATIONS));
-        assert_eq!(proxy.store.keys(), ["meshweft/1/floor/1"]);
-        assert_eq!(proxy.store.value("meshweft/1/floor/1").unwrap().len(), 256 * 24);
+        assert_eq!(proxy.store.keys(), ["meshweft/1/floor/1/"]);
+        assert_eq!(proxy.store.value("meshweft/1/floor/1/").unwrap().len(), 256 * 24);
     }
 
     /// Hosts made up faster than ticks come are not even looked up.
@@ -379,9 +380,9 @@ mod tests {
         ] {
             assert_eq!(decode(&garbage, now, 2.0), None, "{garbage:?}");
             let mut proxy = Proxy::new(2.0, 1);
-            proxy.store.put("meshweft/1/floor/2", &garbage);
+            proxy.store.put("meshweft/1/floor/2/", &garbage);
             assert_eq!(proxy.serve(4, 1), 2);
-            assert_eq!(proxy.store.value("meshweft/1/floor/2").unwrap().len(), 24);
+            assert_eq!(proxy.store.value("meshweft/1/floor/2/").unwrap().len(), 24);
         }
     }
 

@@ -58,6 +58,7 @@ fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
         .map(|object| matches(&object, faults))
         .unwrap_or_default();
     let rate = object.get("rate").and_then(|node| node.rate(faults));
+    let adaptive = adaptive(object, faults);
     let limit_per_second = object.get("limit_per_second").and_then(|node| node.above_zero(faults));
     let parent = parent(object, faults);
     let until = object.get("until").and_then(|node| node.time(faults));
@@ -67,5 +68,5 @@ fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
         return None;
     };
     let name = name.text(&fields::RULE_NAME, faults)?.to_owned();
-    Some(Rule { name, matches, rate, limit_per_second, parent, until })
+    Some(Rule { name, matches, rate, adaptive, limit_per_second, parent, until })
 }
