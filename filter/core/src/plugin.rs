@@ -9,7 +9,7 @@ use crate::export::{CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
 use crate::sampling::Sampler;
-use crate::span::{Node, Span, SpanKind, resource};
+use crate::span::{Describer, Node, Span, SpanKind, resource};
 
 /// The longest time between ticks, so that retries and metrics do not wait for a long interval.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ pub struct Plugin {
     exporter: Option<Exporter>,
     phase: Phase,
     native_tracer_seen: bool,
+    /// What makes spans of requests.
+    pub describer: Describer,
     /// What decides about requests.
     pub sampler: Sampler,
     /// Counts of everything that happens to requests and spans.
@@ -76,6 +78,7 @@ impl Plugin {
             exporter: config.export.as_ref().map(|export| Exporter::new(export, &resource)),
             phase: Phase::Serving,
             native_tracer_seen: false,
+            describer: Describer::new(&config.spans),
             sampler: Sampler::new(&config.sampling),
             metrics: Metrics::new(rule_metrics(&config)),
             config,

@@ -10,7 +10,7 @@ use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
 use crate::sampling::{Decision, Origin, OtMember, Reason, Threshold, Verdict};
-use crate::span::{self, Link, Subject};
+use crate::span::{Link, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
 /// `wasm.meshweft.trace_id`, readable in access logs. It is the mark by which a second instance
@@ -141,7 +141,7 @@ impl Stream {
                     baggage: &recording.baggage,
                     links: &recording.links,
                 };
-                let span = span::describe(subject, plugin.config().spans, exchange);
+                let span = plugin.describer.describe(subject, exchange);
                 plugin.record(&span, shared.now());
             }
         }

@@ -168,7 +168,7 @@ fn an_empty_configuration_has_the_defaults() {
         assert_eq!(config.sampling.parent, ParentPolicy::Respect);
         assert_eq!(config.sampling.rate, Rate::ALL);
         assert!(config.sampling.rules.is_empty());
-        assert_eq!(config.spans, Spans { max_value_length: 256 });
+        assert_eq!(config.spans, Spans { routes: Vec::new(), max_value_length: 256 });
         assert_eq!(config.export, None);
     }
 }

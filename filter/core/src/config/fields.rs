@@ -1,8 +1,9 @@
 //! Every field of the configuration with its values and default: the one table that the parser
 //! reads by and the schema is made of.
 
+use super::template::TEMPLATE_PATTERN;
 use super::text::{KEY_PATTERN, is_key};
-use super::{AccessLogField, Direction, Mode, ParentPolicy, Trust};
+use super::{AccessLogField, Direction, Mode, ParentPolicy, Template, Trust};
 use crate::model::Format;
 
 /// A named value of an object.
@@ -107,6 +108,8 @@ pub(super) struct Text {
 
 /// Rules of one list at most.
 pub(super) const MAX_RULES: usize = 1000;
+/// Templates of paths at most.
+pub(super) const MAX_ROUTES: usize = 1000;
 /// Service attributes at most.
 pub(super) const MAX_ATTRIBUTES: usize = 128;
 /// Headers of one map at most.
@@ -213,6 +216,15 @@ pub(super) const SERVICE: Text = Text {
     pattern: Some("^[A-Za-z0-9.-]+$"),
     valid: |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')),
     allowed: "is a host name, at most 253 characters",
+    default: None,
+};
+pub(super) const TEMPLATE: Text = Text {
+    max: 512,
+    pattern: Some(TEMPLATE_PATTERN),
+    valid: |text| Template::parse(text).is_some(),
+    allowed: "is a template such as /orders/{id} or /files/{path...}: from / on, segments of \
+        printable ASCII without ?, # and *, or a parameter, whose name has letters, digits, _ \
+        and -; ... at the end only; at most 32 segments, 512 characters",
     default: None,
 };
 /// The text in a matcher, of whatever form.
@@ -489,11 +501,24 @@ pub(super) const GRPC: &[Field] = &[
     Field { name: "method", about: "The method alone.", kind: Kind::Matcher },
 ];
 
-pub(super) const SPANS: &[Field] = &[Field {
-    name: "max_value_length",
-    about: "Longer string values are cut to this many bytes.",
-    kind: Kind::Integer(&VALUE_LENGTH),
-}];
+pub(super) const SPANS: &[Field] = &[
+    Field {
+        name: "routes",
+        about: "Templates of paths, such as /orders/{id}: they name spans. The most specific one \
+            counts: from the left, a literal segment before a parameter, that before {path...}.",
+        kind: Kind::List {
+            of: &Kind::Text(&TEMPLATE),
+            max: MAX_ROUTES,
+            unique: true,
+            empty_by_default: true,
+        },
+    },
+    Field {
+        name: "max_value_length",
+        about: "Longer string values are cut to this many bytes.",
+        kind: Kind::Integer(&VALUE_LENGTH),
+    },
+];
 
 pub(super) const EXPORT: &[Field] = &[
     Field {

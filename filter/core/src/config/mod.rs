@@ -12,6 +12,7 @@ mod node;
 mod rate;
 mod read;
 mod schema;
+mod template;
 mod text;
 
 pub use error::{ConfigError, Problem};
@@ -19,6 +20,7 @@ pub use matcher::{Anchor, Case, End, RegexError, StringMatcher};
 pub use network::Network;
 pub use rate::Rate;
 pub use schema::schema;
+pub use template::{Segment, Template};
 pub use text::time;
 
 use crate::model::{Format, UnixNanos};
@@ -278,8 +280,10 @@ pub enum Direction {
 }
 
 /// What spans look like.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Spans {
+    /// Templates of paths, of which no two match the same.
+    pub routes: Vec<Template>,
     /// Longer string values are cut to this many bytes, at a character boundary.
     pub max_value_length: usize,
 }

@@ -1,11 +1,11 @@
 //! From an exchange to its span (OpenTelemetry semantic conventions for HTTP and RPC).
 
-use std::borrow::Cow;
-
+use super::attributes::{Attributes, cut};
 use super::authority::Authority;
 use super::outcome::Outcome;
-use super::{KeyValue, Link, ResponseFlags, Span, SpanKind, Value};
-use crate::config::{Scalar, Spans};
+use super::routes::Routes;
+use super::{Link, ResponseFlags, Span, SpanKind};
+use crate::config::Spans;
 use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc};
 use crate::propagation::SpanContext;
 
@@ -38,114 +38,139 @@ pub struct Subject<'a> {
     pub links: &'a [Link],
 }
 
-/// The finished span of an exchange that has ended.
-#[must_use]
-pub fn describe(subject: Subject<'_>, config: Spans, exchange: &impl Exchange) -> Span {
-    let header = |name| subject.headers.get(name).and_then(|value| str::from_utf8(value).ok());
-    let method = header(":method").unwrap_or_default();
-    let known = METHODS.contains(&method);
-    let path = header(":path").map(|path| path.split(['?', '#']).next().unwrap_or_default());
-    let authority = header(":authority").filter(|text| !text.is_empty()).map(Authority::split);
-    let scheme = header(":scheme");
-    let is_grpc = subject.headers.get("content-type").is_some_and(is_grpc);
-    let outcome = Outcome {
-        code: exchange.integer(&["response", "code"]).filter(|code| *code != 0),
-        grpc: is_grpc.then(|| exchange.integer(&["response", "grpc_status"])).flatten(),
-        flags: exchange
-            .integer(&["response", "flags"])
-            .map_or_else(ResponseFlags::default, |bits| {
-                ResponseFlags::from_bits(bits.cast_unsigned())
-            }),
-        details: exchange.text(&["response", "code_details"]),
-    };
-    let (status, error) = outcome.status(subject.kind);
-    let (route, route_name) = match exchange.text(&["xds", "route_name"]) {
-        // A route that is named like a path is a template; other names are Envoy's affair.
-        Some(name) if name.starts_with('/') => (Some(name), None),
-        name => (None, name),
-    };
-    let rpc = is_grpc.then(|| path.and_then(rpc_method)).flatten();
+/// What makes a span of an exchange, as the configuration says.
+#[derive(Clone, Debug)]
+pub struct Describer {
+    routes: Routes,
+    max_value_length: usize,
+}
 
-    let mut out = Attributes { list: Vec::with_capacity(24), max: config.max_value_length };
-    out.text("http.request.method", Some(if known { method } else { "_OTHER" }));
-    if !known {
-        out.text("http.request.method_original", Some(method).filter(|method| !method.is_empty()));
+impl Describer {
+    /// One for all spans of an instance.
+    #[must_use]
+    pub fn new(config: &Spans) -> Self {
+        Self { routes: Routes::new(&config.routes), max_value_length: config.max_value_length }
     }
-    out.int("http.response.status_code", outcome.code);
-    out.text("error.type", error.as_deref());
-    out.text("server.address", authority.map(|authority| authority.host));
-    let port = authority.and_then(|authority| match subject.kind {
-        SpanKind::Server => authority.port,
-        // Of a client's span it is required.
-        SpanKind::Client => authority.port.or_else(|| default_port(scheme?)),
-    });
-    out.int("server.port", port.map(i64::from));
-    let protocol = exchange.text(&["request", "protocol"]);
-    out.text("network.protocol.version", protocol.as_deref().and_then(protocol_version));
-    let upstream = exchange.text(&["upstream", "address"]);
-    match subject.kind {
-        SpanKind::Server => {
-            out.text("url.scheme", scheme);
-            out.text("url.path", path);
-            out.text("http.route", route.as_deref());
-            let client = exchange.text(&["source", "address"]);
-            out.text("client.address", client.as_deref().map(|text| Authority::split(text).host));
-            out.text("user_agent.original", header("user-agent"));
+
+    /// The finished span of an exchange that has ended.
+    #[must_use]
+    pub fn describe(&self, subject: Subject<'_>, exchange: &impl Exchange) -> Span {
+        let header = |name| subject.headers.get(name).and_then(|value| str::from_utf8(value).ok());
+        let method = header(":method").unwrap_or_default();
+        let known = METHODS.contains(&method);
+        let path = header(":path").map(|path| path.split(['?', '#']).next().unwrap_or_default());
+        let authority = header(":authority").filter(|text| !text.is_empty()).map(Authority::split);
+        let scheme = header(":scheme");
+        let is_grpc = subject.headers.get("content-type").is_some_and(is_grpc);
+        let outcome = Outcome {
+            code: exchange.integer(&["response", "code"]).filter(|code| *code != 0),
+            grpc: is_grpc.then(|| exchange.integer(&["response", "grpc_status"])).flatten(),
+            flags: exchange
+                .integer(&["response", "flags"])
+                .map_or_else(ResponseFlags::default, |bits| {
+                    ResponseFlags::from_bits(bits.cast_unsigned())
+                }),
+            details: exchange.text(&["response", "code_details"]),
+        };
+        let (status, error) = outcome.status(subject.kind);
+        let route_name = exchange.text(&["xds", "route_name"]);
+        // A route that is named like a path is a template; other names are Envoy's affair, and so is
+        // one beside a template of the configuration.
+        let like_path = route_name.as_deref().filter(|name| name.starts_with('/'));
+        let configured = path.and_then(|path| self.routes.find(path));
+        let template = configured.or(like_path);
+        let route_name = route_name.as_deref().filter(|name| template != Some(name));
+        let rpc = is_grpc.then(|| path.and_then(rpc_method)).flatten();
+
+        let mut out = Attributes::new(self.max_value_length);
+        out.text("http.request.method", Some(if known { method } else { "_OTHER" }));
+        if !known {
+            out.text(
+                "http.request.method_original",
+                Some(method).filter(|method| !method.is_empty()),
+            );
         }
-        SpanKind::Client => {
-            if let (Some(scheme), Some(authority), Some(path)) = (scheme, authority, path) {
-                out.text("url.full", Some(&format!("{scheme}://{}{path}", authority.text)));
+        out.int("http.response.status_code", outcome.code);
+        out.text("error.type", error.as_deref());
+        out.text("server.address", authority.map(|authority| authority.host));
+        let port = authority.and_then(|authority| match subject.kind {
+            SpanKind::Server => authority.port,
+            // Of a client's span it is required.
+            SpanKind::Client => authority.port.or_else(|| default_port(scheme?)),
+        });
+        out.int("server.port", port.map(i64::from));
+        let protocol = exchange.text(&["request", "protocol"]);
+        out.text("network.protocol.version", protocol.as_deref().and_then(protocol_version));
+        let upstream = exchange.text(&["upstream", "address"]);
+        match subject.kind {
+            SpanKind::Server => {
+                out.text("url.scheme", scheme);
+                out.text("url.path", path);
+                out.text("http.route", template);
+                let client = exchange.text(&["source", "address"]);
+                out.text(
+                    "client.address",
+                    client.as_deref().map(|text| Authority::split(text).host),
+                );
+                out.text("user_agent.original", header("user-agent"));
             }
-            let peer = upstream.as_deref().map(Authority::split);
-            out.text("network.peer.address", peer.map(|peer| peer.host));
-            out.int("network.peer.port", peer.and_then(|peer| peer.port).map(i64::from));
+            SpanKind::Client => {
+                if let (Some(scheme), Some(authority), Some(path)) = (scheme, authority, path) {
+                    out.text("url.full", Some(&format!("{scheme}://{}{path}", authority.text)));
+                }
+                out.text("url.template", template);
+                let peer = upstream.as_deref().map(Authority::split);
+                out.text("network.peer.address", peer.map(|peer| peer.host));
+                out.int("network.peer.port", peer.and_then(|peer| peer.port).map(i64::from));
+            }
         }
-    }
-    if is_grpc {
-        out.text("rpc.system", Some("grpc"));
-        out.text("rpc.service", rpc.map(|(service, _)| service));
-        out.text("rpc.method", rpc.map(|(_, method)| method));
-        out.int("rpc.grpc.status_code", outcome.grpc);
-    }
-    out.text("envoy.cluster", exchange.text(&["xds", "cluster_name"]).as_deref());
-    out.text("envoy.route", route_name.as_deref());
-    out.text("envoy.response_flags", Some(&*outcome.flags.letters()).filter(|s| !s.is_empty()));
-    out.text("envoy.response_code_details", outcome.details.as_deref());
-    out.text("envoy.upstream_address", upstream.as_deref());
-    let attempts = exchange.integer(&["upstream", "request_attempt_count"]);
-    // Zero where Envoy answered by itself: there was no upstream to count for.
-    out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
-    out.text("meshweft.sampling.reason", Some(subject.reason));
-    for (key, value) in subject.baggage {
-        out.foreign(key, value);
-    }
+        if is_grpc {
+            out.text("rpc.system", Some("grpc"));
+            out.text("rpc.service", rpc.map(|(service, _)| service));
+            out.text("rpc.method", rpc.map(|(_, method)| method));
+            out.int("rpc.grpc.status_code", outcome.grpc);
+        }
+        out.text("envoy.cluster", exchange.text(&["xds", "cluster_name"]).as_deref());
+        out.text("envoy.route", route_name);
+        out.text("envoy.response_flags", Some(&*outcome.flags.letters()).filter(|s| !s.is_empty()));
+        out.text("envoy.response_code_details", outcome.details.as_deref());
+        out.text("envoy.upstream_address", upstream.as_deref());
+        let attempts = exchange.integer(&["upstream", "request_attempt_count"]);
+        // Zero where Envoy answered by itself: there was no upstream to count for.
+        out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
+        out.text("meshweft.sampling.reason", Some(subject.reason));
+        for (key, value) in subject.baggage {
+            out.foreign(key, value);
+        }
 
-    let method = if known { method } else { "HTTP" };
-    let name = match (rpc, outcome.grpc, &route) {
-        // Clients choose paths, so only a method that a server knew may name a span.
-        (Some((service, method)), Some(grpc), _)
-            if grpc != UNIMPLEMENTED && outcome.details.as_deref() == Some(FROM_UPSTREAM) =>
-        {
-            cut(&format!("{service}/{method}"), config.max_value_length).to_owned()
+        let method = if known { method } else { "HTTP" };
+        let name = match (rpc, outcome.grpc, template) {
+            // Clients choose paths, so only a method that a server knew may name a span.
+            (Some((service, method)), Some(grpc), _)
+                if grpc != UNIMPLEMENTED && outcome.details.as_deref() == Some(FROM_UPSTREAM) =>
+            {
+                cut(&format!("{service}/{method}"), self.max_value_length).to_owned()
+            }
+            (_, _, Some(template)) => format!("{method} {template}"),
+            (_, _, None) => method.to_owned(),
+        };
+        let start = exchange.integer(&["request", "time"]).map_or(0, i64::cast_unsigned);
+        let duration =
+            exchange.integer(&["request", "duration"]).unwrap_or(0).max(0).cast_unsigned();
+        Span {
+            trace_id: subject.context.trace_id,
+            span_id: subject.context.span_id,
+            parent_id: subject.parent_id,
+            trace_state: subject.context.state.as_str().to_owned(),
+            flags: subject.context.flags,
+            name,
+            kind: subject.kind,
+            start: UnixNanos(start),
+            end: UnixNanos(start.saturating_add(duration)),
+            status,
+            attributes: out.into_list(),
+            links: subject.links.to_vec(),
         }
-        (_, _, Some(route)) if subject.kind == SpanKind::Server => format!("{method} {route}"),
-        _ => method.to_owned(),
-    };
-    let start = exchange.integer(&["request", "time"]).map_or(0, i64::cast_unsigned);
-    let duration = exchange.integer(&["request", "duration"]).unwrap_or(0).max(0).cast_unsigned();
-    Span {
-        trace_id: subject.context.trace_id,
-        span_id: subject.context.span_id,
-        parent_id: subject.parent_id,
-        trace_state: subject.context.state.as_str().to_owned(),
-        flags: subject.context.flags,
-        name,
-        kind: subject.kind,
-        start: UnixNanos(start),
-        end: UnixNanos(start.saturating_add(duration)),
-        status,
-        attributes: out.list,
-        links: subject.links.to_vec(),
     }
 }
 
@@ -171,42 +196,6 @@ fn protocol_version(protocol: &str) -> Option<&str> {
     }
 }
 
-/// The longest start of `text` that has at most `max` bytes and ends between characters.
-fn cut(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or_default()
-}
-
-struct Attributes {
-    list: Vec<KeyValue>,
-    max: usize,
-}
-
-impl Attributes {
-    fn text(&mut self, key: &'static str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.push(key.into(), Scalar::String(cut(value, self.max).to_owned()));
-        }
-    }
-
-    fn int(&mut self, key: &'static str, value: Option<i64>) {
-        if let Some(value) = value {
-            self.push(key.into(), Scalar::Int(value));
-        }
-    }
-
-    /// A value under a name that is not ours: it never takes the place of one that is there.
-    fn foreign(&mut self, key: &str, value: &str) {
-        if self.list.iter().all(|there| there.key != key) {
-            let value = Scalar::String(cut(value, self.max).to_owned());
-            self.push(key.to_owned().into(), value);
-        }
-    }
-
-    fn push(&mut self, key: Cow<'static, str>, value: Scalar) {
-        self.list.push(KeyValue { key, value: Value::Scalar(value) });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -215,9 +204,10 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::config::{Config, Scalar};
     use crate::model::{TraceFlags, TraceId};
     use crate::propagation::TraceState;
-    use crate::span::Status;
+    use crate::span::{KeyValue, Status, Value};
 
     #[derive(Default)]
     struct Told(BTreeMap<String, Vec<u8>>);
@@ -243,15 +233,18 @@ mod tests {
     }
 
     fn span(kind: SpanKind, headers: &[(&str, &str)], told: &Told) -> Span {
-        span_with(kind, headers, told, &[])
+        span_with(r#"{"max_value_length": 40}"#, kind, headers, told, &[])
     }
 
     fn span_with(
+        spans: &str,
         kind: SpanKind,
         headers: &[(&str, &str)],
         told: &Told,
         baggage: &[(&str, &str)],
     ) -> Span {
+        let config = format!(r#"{{"spans": {spans}}}"#);
+        let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
         let baggage: Vec<_> =
             baggage.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let context = SpanContext {
@@ -271,7 +264,7 @@ mod tests {
             baggage: &baggage,
             links: &[],
         };
-        describe(subject, Spans { max_value_length: 40 }, told)
+        Describer::new(&config.spans).describe(subject, told)
     }
 
     fn lines(span: &Span) -> Vec<String> {
@@ -368,6 +361,50 @@ mod tests {
     }
 
     #[test]
+    fn templates_name_spans_and_other_names_of_routes_are_envoys() {
+        let spans = r#"{"routes": ["/orders/{id}"]}"#;
+        let envoys = |route: &str| format!("envoy.route={route}");
+        let server = |route: &str, template| [format!("http.route={template}"), envoys(route)];
+        let client = |route: &str, template| [format!("url.template={template}"), envoys(route)];
+        for (path, route_name, name, named) in [
+            ("/orders/7", "default", "GET /orders/{id}", Some(("default", "/orders/{id}"))),
+            ("/orders/7", "/orders/", "GET /orders/{id}", Some(("/orders/", "/orders/{id}"))),
+            ("/cart/7?a=/orders/7", "/cart/{id}", "GET /cart/{id}", Some(("", "/cart/{id}"))),
+            ("/orders/7", "/orders/{id}", "GET /orders/{id}", Some(("", "/orders/{id}"))),
+            ("/cart/7", "", "GET", None),
+        ] {
+            let told = Told::default().text("xds.route_name", route_name);
+            let headers = [(":method", "GET"), (":path", path)];
+            for kind in [SpanKind::Server, SpanKind::Client] {
+                let span = span_with(spans, kind, &headers, &told, &[]);
+                let found: Vec<_> = lines(&span)
+                    .into_iter()
+                    .filter(|line| {
+                        ["http.route", "url.template", "envoy.route="]
+                            .iter()
+                            .any(|name| line.starts_with(name))
+                    })
+                    .collect();
+                let expected = named.map(|(route, template)| match kind {
+                    SpanKind::Server => server(route, template),
+                    SpanKind::Client => client(route, template),
+                });
+                let expected: Vec<_> =
+                    expected.into_iter().flatten().filter(|line| line != "envoy.route=").collect();
+                assert_eq!((&*span.name, found), (name, expected), "{path} {route_name}");
+            }
+        }
+        for generated in
+            ["default", "allow_any", "block_all", "inbound|80||", "outbound|80||a.b", "a.b:80"]
+        {
+            let told = Told::default().text("xds.route_name", generated);
+            let span = span(SpanKind::Server, &[(":method", "GET"), (":path", "/7")], &told);
+            assert_eq!(span.name, "GET");
+            assert!(lines(&span).contains(&envoys(generated)), "{generated}");
+        }
+    }
+
+    #[test]
     fn a_client_names_the_port_that_the_scheme_implies() {
         for (kind, scheme, port) in [
             (SpanKind::Client, "http", Some("server.port=80")),
@@ -448,7 +485,13 @@ mod tests {
             ("meshweft.sampling.reason", "mine"),
             ("long", &*long),
         ];
-        let span = span_with(SpanKind::Server, &[(":method", "GET")], &Told::default(), &baggage);
+        let span = span_with(
+            r#"{"max_value_length": 40}"#,
+            SpanKind::Server,
+            &[(":method", "GET")],
+            &Told::default(),
+            &baggage,
+        );
         assert_eq!(
             lines(&span),
             [

@@ -5,14 +5,16 @@ use std::borrow::Cow;
 use crate::config::Scalar;
 use crate::model::{SpanId, TraceFlags, TraceId, UnixNanos};
 
+mod attributes;
 mod authority;
 mod flags;
 mod http;
 mod outcome;
 mod resource;
+mod routes;
 
 pub use flags::ResponseFlags;
-pub use http::{Subject, describe};
+pub use http::{Describer, Subject};
 pub use resource::{Locality, Node, resource};
 
 /// The version of the semantic conventions that names and values follow.

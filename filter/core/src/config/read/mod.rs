@@ -4,12 +4,13 @@ mod export;
 mod matching;
 mod propagation;
 mod sampling;
+mod spans;
 
 use super::error::{ConfigError, Problem, quoted};
 use super::fields::{self, Field};
 use super::json::Json;
 use super::node::{Faults, Node, Object};
-use super::{Config, Mode, Scalar, Service, Spans};
+use super::{Config, Mode, Scalar, Service};
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -33,7 +34,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
     let services = part("service", fields::SERVICES);
     let formats = part("propagation", fields::PROPAGATION);
     let samples = part("sampling", fields::SAMPLING);
-    let spans = part("spans", fields::SPANS);
+    let shapes = part("spans", fields::SPANS);
     let exports = object.object("export", fields::EXPORT, faults);
     let config = Config {
         mode: object
@@ -44,9 +45,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
         service: service(&services, faults),
         propagation: propagation::read(&formats, faults),
         sampling: sampling::read(&samples, faults),
-        spans: Spans {
-            max_value_length: spans.integer("max_value_length", &fields::VALUE_LENGTH, faults),
-        },
+        spans: spans::read(&shapes, faults),
         export: exports.and_then(|object| export::read(&object, env, faults)),
     };
     if object.get("export").is_none() {
