@@ -31,6 +31,12 @@ impl Exchange for Current {
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
         property(path)
     }
+
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        [MapType::HttpResponseHeaders, MapType::HttpResponseTrailers]
+            .into_iter()
+            .find_map(|map| header(map, name))
+    }
 }
 
 /// What all workers of the process have in common.
@@ -134,7 +140,11 @@ pub(crate) fn answer_body() -> Vec<u8> {
 
 /// A header of the callout answer that is being delivered.
 pub(crate) fn answer_header(name: &str) -> Option<Vec<u8>> {
-    let map = MapType::HttpCallResponseHeaders as u32;
+    header(MapType::HttpCallResponseHeaders, name)
+}
+
+fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+    let map = map as u32;
     read(|data, size| {
         // SAFETY: `name` outlives the call; the others point to locals of `read`.
         unsafe { proxy_get_header_map_value(map, name.as_ptr(), name.len(), data, size) }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use meshweft_core::config::{
     AccessLogField, Baggage, Batch, Config, Direction, Export, KeepBaggage, Mode, ParentPolicy,
-    Propagation, Queue, Rate, ResponseHeader, Retry, Scalar, Service, Spans, Trust, schema,
+    Propagation, Query, Queue, Rate, ResponseHeader, Retry, Scalar, Service, Trust, schema,
 };
 use meshweft_core::model::Format;
 use rand::rngs::SmallRng;
@@ -168,7 +168,10 @@ fn an_empty_configuration_has_the_defaults() {
         assert_eq!(config.sampling.parent, ParentPolicy::Respect);
         assert_eq!(config.sampling.rate, Rate::ALL);
         assert!(config.sampling.rules.is_empty());
-        assert_eq!(config.spans, Spans { routes: Vec::new(), max_value_length: 256 });
+        let spans = config.spans;
+        assert!(spans.routes.is_empty() && spans.attributes.is_empty() && spans.redact.is_empty());
+        assert_eq!((spans.query, spans.unsafe_names), (Query::Drop, Vec::new()));
+        assert_eq!(spans.max_value_length, 256);
         assert_eq!(config.export, None);
     }
 }

@@ -2,17 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
 use meshweft_core::config::{
-    AccessLogField, Config, Direction, KeepBaggage, ResponseHeader, Trust,
+    AccessLogField, Config, Direction, KeepBaggage, ResponseHeader, Scalar, Trust,
 };
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{
-    Exchange, Format, HeaderEdit, Headers, Local, MonoNanos, SpanId, TraceId, UnixNanos,
+    Exchange, Format, HeaderEdit, Headers, Local, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
 };
 use meshweft_core::propagation::{
-    Incoming, ParentDecision, RemoteContext, Standing, TraceState, baggage_attributes,
+    Incoming, ParentDecision, RemoteContext, SpanContext, Standing, TraceState, baggage_attributes,
     carry_baggage, extract,
 };
 use meshweft_core::sampling::{Decision, Origin, Reason, Sampler, Verdict};
+use meshweft_core::span::{Describer, SpanKind, Subject, Value};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -24,6 +25,7 @@ const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks
 const INCIDENT: &str = include_str!("../../../config-examples/incident.json");
 const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
 const MIXED_FORMATS: &str = include_str!("../../../config-examples/mixed-formats.json");
+const READABLE_SPANS: &str = include_str!("../../../config-examples/readable-spans.json");
 const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
 
 const SAMPLED: Option<ParentDecision> = Some(ParentDecision::Sample);
@@ -337,6 +339,79 @@ fn edge_gateway() {
     );
 }
 
+/// Answers with one header, after a token was checked.
+struct Ordered;
+
+impl Exchange for Ordered {
+    fn request_headers(&self) -> Headers {
+        Headers::default()
+    }
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        let name = path.join(".");
+        (name == "metadata.filter_metadata.envoy.filters.http.jwt_authn.payload.sub")
+            .then(|| b"u17, ann@example.test".to_vec())
+    }
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        (name == "x-order-items").then(|| b"3".to_vec())
+    }
+}
+
+#[test]
+fn readable_spans() {
+    let env = |name: &str| (name == "REGION").then(|| "eu-1".to_owned());
+    let config = Config::parse(READABLE_SPANS.as_bytes(), &env).unwrap();
+    let headers: Headers = [
+        (":method", "POST"),
+        (":path", "/orders/7/pay?page=2&card=4111111111111111&to=ann@example.test"),
+        ("user-agent", "ann@example.test with 4111 1111 1111 1111"),
+        ("x-tenant-id", "acme"),
+    ]
+    .into_iter()
+    .collect();
+    let context = SpanContext {
+        trace_id: id(0.4),
+        span_id: SpanId::from_bytes([1; 8]).unwrap(),
+        flags: TraceFlags::SAMPLED,
+        debug: false,
+        state: TraceState::default(),
+    };
+    let subject = Subject {
+        context: &context,
+        parent_id: None,
+        kind: SpanKind::Server,
+        headers: &headers,
+        reason: "default",
+        baggage: &[],
+        links: &[],
+    };
+    let span = Describer::new(&config.spans).describe(subject, &Ordered);
+    assert_eq!(span.name, "POST /orders/{id}/pay");
+    let lines = span.attributes.iter().map(|attribute| {
+        let value = match &attribute.value {
+            Value::Scalar(Scalar::String(text)) => text.clone(),
+            Value::Scalar(Scalar::Int(number)) => number.to_string(),
+            other => format!("{other:?}"),
+        };
+        format!("{}={value}", attribute.key)
+    });
+    assert_eq!(
+        lines.collect::<Vec<_>>(),
+        [
+            "http.request.method=POST",
+            "error.type=_OTHER",
+            "url.path=/orders/7/pay",
+            "url.query=page=2",
+            "http.route=/orders/{id}/pay",
+            "user_agent.original=<mail> with <card>",
+            "meshweft.sampling.reason=default",
+            "tenant.id=acme",
+            "order.items=3",
+            "user.id=u17, <mail>",
+            "cloud.region=eu-1",
+        ]
+    );
+}
+
 /// A file without a test above must not lie there.
 #[cfg(not(target_family = "wasm"))]
 #[test]
@@ -359,7 +434,8 @@ fn every_file_is_asked() {
             "incident.json",
             "minimal.json",
             "mixed-formats.json",
-            "production.json"
+            "production.json",
+            "readable-spans.json"
         ]
     );
     let readme = std::fs::read_to_string(format!("{folder}/README.md")).unwrap();

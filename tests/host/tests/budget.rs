@@ -237,6 +237,25 @@ fn rules_cost_the_same_whatever_their_number() {
     }
 }
 
+/// A thousand templates cost hardly more than one.
+#[test]
+fn templates_cost_the_same_whatever_their_number() {
+    let fuel = |count: usize| {
+        let templates: Vec<_> =
+            (0..count).rev().map(|n| format!(r#""/api/v1/resource-{n:04}/{{id}}""#)).collect();
+        let (mut host, root) = boot_with(&format!(
+            r#"{{"export": {{"cluster": "otel-collector"}}, "spans": {{"routes": [{}]}}}}"#,
+            templates.join(",")
+        ));
+        let mut exchange = request();
+        exchange.request_headers.as_mut().unwrap().retain(|(name, _)| name != b":path");
+        let exchange = exchange.with_header(":path", "/api/v1/resource-0000/7");
+        spent(&mut host, root, &format!("{count} templates"), &exchange).fuel
+    };
+    let (one, thousand) = (fuel(1), fuel(1000));
+    assert!(thousand * 20 <= one * 21, "{one} and {thousand}");
+}
+
 /// What requests, exports and answers take is given back.
 #[test]
 fn memory_stays_flat() {

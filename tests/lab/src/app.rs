@@ -12,7 +12,8 @@
 //! | `/timed` | answers with a `server-timing` and a `traceresponse` of its own |
 //!
 //! A request with a gRPC content type gets a gRPC answer with `grpc-status` in the trailers: 14
-//! for a method named `Fail`, 12 for `Unknown`, else 0.
+//! for a method named `Fail`, 12 for `Unknown`, else 0; for `Told` with the trailers of [`TOLD`]
+//! besides.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -283,6 +284,9 @@ fn half() -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
+/// Trailers of the gRPC method `Told`.
+pub const TOLD: [(&str, &str); 2] = [("x-region", "eu-1"), ("x-session-token", "5ecret-trailer")];
+
 fn grpc(path: &str) -> Response<Body> {
     let status = match path.rsplit('/').next() {
         Some("Fail") => "14",
@@ -290,6 +294,11 @@ fn grpc(path: &str) -> Response<Body> {
         _ => "0",
     };
     let mut trailers = HeaderMap::new();
+    if path.ends_with("/Told") {
+        for (name, value) in TOLD {
+            trailers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+    }
     let name = HeaderName::from_static("grpc-status");
     trailers.insert(name, HeaderValue::from_static(status));
     let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 0]));

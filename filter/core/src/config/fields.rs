@@ -2,8 +2,8 @@
 //! reads by and the schema is made of.
 
 use super::template::TEMPLATE_PATTERN;
-use super::text::{KEY_PATTERN, is_key};
-use super::{AccessLogField, Direction, Mode, ParentPolicy, Template, Trust};
+use super::text::{KEY_PATTERN, is_header_name, is_key};
+use super::{AccessLogField, AttributeType, Direction, Mode, ParentPolicy, Template, Trust};
 use crate::model::Format;
 
 /// A named value of an object.
@@ -65,6 +65,8 @@ pub(super) enum Kind {
     Rate {
         default: Option<f64>,
     },
+    /// A text, a number, true or false.
+    Scalar,
     /// The name of a header that a response may gain.
     ResponseHeader,
     /// A matcher of the peer.
@@ -110,6 +112,12 @@ pub(super) struct Text {
 pub(super) const MAX_RULES: usize = 1000;
 /// Templates of paths at most.
 pub(super) const MAX_ROUTES: usize = 1000;
+/// Attributes of spans at most.
+pub(super) const MAX_SPAN_ATTRIBUTES: usize = 64;
+/// Patterns at most that texts are rid of.
+pub(super) const MAX_REDACTIONS: usize = 16;
+/// Steps into metadata at most.
+pub(super) const MAX_STEPS: usize = 16;
 /// Service attributes at most.
 pub(super) const MAX_ATTRIBUTES: usize = 128;
 /// Headers of one map at most.
@@ -216,6 +224,65 @@ pub(super) const SERVICE: Text = Text {
     pattern: Some("^[A-Za-z0-9.-]+$"),
     valid: |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')),
     allowed: "is a host name, at most 253 characters",
+    default: None,
+};
+pub(super) const HEADER_NAME: Text = Text {
+    max: 256,
+    pattern: Some(HEADER_PATTERN),
+    valid: |text| is_header_name(text) || PSEUDO_HEADERS.contains(&text),
+    allowed: "is the name of a header in lower case, 1 to 256 characters, or one of :authority, \
+        :method, :path, :scheme, :status",
+    default: None,
+};
+const HEADER_PATTERN: &str =
+    "^(:(authority|method|path|scheme|status)|[a-z0-9!#$%&'*+.^_`|~-]{1,256})$";
+const PSEUDO_HEADERS: [&str; 5] = [":authority", ":method", ":path", ":scheme", ":status"];
+pub(super) const METADATA_STEP: Text = Text {
+    max: 256,
+    pattern: Some(r"^[^\u0000]+$"),
+    valid: |text| !text.contains('\0'),
+    allowed: "is a text of 1 to 256 characters without NUL",
+    default: None,
+};
+pub(super) const PARAMETER: Text = Text {
+    max: 256,
+    pattern: None,
+    valid: |_| true,
+    allowed: "is the name of a query parameter, decoded, 1 to 256 characters",
+    default: None,
+};
+pub(super) const PROPERTY: Text = Text {
+    max: 512,
+    pattern: Some(r"^[!--/-~]+(\.[!--/-~]+)*$"),
+    valid: |text| {
+        text.split('.').all(|step| !step.is_empty() && step.bytes().all(|b| b.is_ascii_graphic()))
+    },
+    allowed: "is one of Envoy's attributes such as upstream.locality: printable ASCII, \
+        steps between dots, at most 512 characters",
+    default: None,
+};
+pub(super) const REPLACEMENT: Text = Text {
+    max: 256,
+    pattern: None,
+    valid: |_| true,
+    allowed: "is a text of 1 to 256 characters",
+    default: Some("REDACTED"),
+};
+pub(super) const UNSAFE_NAME: Text = Text {
+    max: 256,
+    pattern: Some("^[^A-Z]+$"),
+    valid: |text| !text.bytes().any(|b| b.is_ascii_uppercase()),
+    allowed: "is a name in lower case, 1 to 256 characters",
+    default: None,
+};
+pub(super) const VARIABLE: Text = Text {
+    max: 256,
+    pattern: Some("^[A-Za-z_][A-Za-z0-9_]*$"),
+    valid: |text| {
+        !text.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    },
+    allowed: "is the name of an environment variable: letters, digits and _, at most 256",
     default: None,
 };
 pub(super) const TEMPLATE: Text = Text {
@@ -514,10 +581,147 @@ pub(super) const SPANS: &[Field] = &[
         },
     },
     Field {
+        name: "attributes",
+        about: "Attributes beside those that every span has.",
+        kind: Kind::List {
+            of: &Kind::Object { fields: SPAN_ATTRIBUTE, required: &["name"] },
+            max: MAX_SPAN_ATTRIBUTES,
+            unique: false,
+            empty_by_default: true,
+        },
+    },
+    Field {
+        name: "query",
+        about: "What is recorded of a query; of credential-like names REDACTED at the most.",
+        kind: Kind::Either {
+            words: QUERY_WORDS,
+            default: Some("drop"),
+            or: &Kind::Object { fields: QUERY, required: &["allow"] },
+        },
+    },
+    Field {
+        name: "redact",
+        about: "What every text of a span is rid of, in this order.",
+        kind: Kind::List {
+            of: &Kind::Object { fields: REDACTION, required: &["pattern"] },
+            max: MAX_REDACTIONS,
+            unique: false,
+            empty_by_default: true,
+        },
+    },
+    Field {
+        name: "unsafe_names",
+        about: "Credential-like names, in lower case, whose values may be recorded where \
+            something asks for them.",
+        kind: Kind::List {
+            of: &Kind::Text(&UNSAFE_NAME),
+            max: MAX_KEYS,
+            unique: true,
+            empty_by_default: true,
+        },
+    },
+    Field {
         name: "max_value_length",
         about: "Longer string values are cut to this many bytes.",
         kind: Kind::Integer(&VALUE_LENGTH),
     },
+];
+
+pub(super) const SPAN_ATTRIBUTE: &[Field] = &[
+    Field { name: "name", about: "Its name.", kind: Kind::Text(&LABEL) },
+    Field { name: "value", about: "The value itself.", kind: Kind::Scalar },
+    Field {
+        name: "request_header",
+        about: "A header of the request, as it came.",
+        kind: Kind::Text(&HEADER_NAME),
+    },
+    Field {
+        name: "response_header",
+        about: "A header of the response, or else a trailer.",
+        kind: Kind::Text(&HEADER_NAME),
+    },
+    Field {
+        name: "property",
+        about: "One of Envoy's attributes, such as upstream.locality.",
+        kind: Kind::Text(&PROPERTY),
+    },
+    Field {
+        name: "metadata",
+        about: "A value in Envoy's metadata.",
+        kind: Kind::Object { fields: METADATA, required: &["kind", "key", "path"] },
+    },
+    Field {
+        name: "environment",
+        about: "An environment variable of the VM; without it there is no attribute.",
+        kind: Kind::Text(&VARIABLE),
+    },
+    Field {
+        name: "pattern",
+        about: "A regular expression: its first group, or else what it matches, is the value; \
+            without a match there is no attribute.",
+        kind: Kind::Text(&PATTERN),
+    },
+    Field {
+        name: "as",
+        about: "What the value becomes; what it cannot become is no attribute.",
+        kind: Kind::Choice { of: AttributeType::NAMES, default: None },
+    },
+];
+
+/// The fields of an attribute of which it has one.
+pub(super) const ATTRIBUTE_SOURCES: [&str; 6] =
+    ["value", "request_header", "response_header", "property", "metadata", "environment"];
+
+/// Properties that are whole maps of headers.
+pub(super) const HEADER_MAPS: [&str; 3] =
+    ["request.headers", "response.headers", "response.trailers"];
+
+pub(super) const METADATA: &[Field] = &[
+    Field {
+        name: "kind",
+        about: "Whose: of the request (dynamic metadata), the route, the upstream cluster, the \
+            upstream host.",
+        kind: Kind::Choice { of: METADATA_KINDS, default: None },
+    },
+    Field {
+        name: "key",
+        about: "The name under which it stands, such as envoy.lb.",
+        kind: Kind::Text(&METADATA_STEP),
+    },
+    Field {
+        name: "path",
+        about: "The steps to the value.",
+        kind: Kind::List {
+            of: &Kind::Text(&METADATA_STEP),
+            max: MAX_STEPS,
+            unique: false,
+            empty_by_default: false,
+        },
+    },
+];
+
+pub(super) const METADATA_KINDS: &[&str] = &["request", "route", "cluster", "host"];
+
+pub(super) const QUERY_WORDS: &[&str] = &["drop", "keep"];
+
+pub(super) const QUERY: &[Field] = &[Field {
+    name: "allow",
+    about: "Names of the parameters that are recorded; case matters.",
+    kind: Kind::List {
+        of: &Kind::Text(&PARAMETER),
+        max: MAX_KEYS,
+        unique: true,
+        empty_by_default: false,
+    },
+}];
+
+pub(super) const REDACTION: &[Field] = &[
+    Field {
+        name: "pattern",
+        about: "A regular expression, looked for anywhere; it must not match an empty text.",
+        kind: Kind::Text(&PATTERN),
+    },
+    Field { name: "with", about: "What takes its place.", kind: Kind::Text(&REPLACEMENT) },
 ];
 
 pub(super) const EXPORT: &[Field] = &[

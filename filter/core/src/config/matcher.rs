@@ -74,9 +74,19 @@ enum Form {
 
 /// A compiled regex with the size that it counts as.
 #[derive(Clone, Debug)]
-struct Program {
-    regex: Regex,
-    bytes: usize,
+pub(super) struct Program {
+    pub(super) regex: Regex,
+    pub(super) bytes: usize,
+}
+
+impl RegexError {
+    /// Bytes that compiling counts as where it failed: a text that is too large took its time too.
+    pub(super) const fn bytes(&self) -> usize {
+        match self {
+            Self::Syntax(_) => 0,
+            Self::TooLarge => REGEX_BYTES,
+        }
+    }
 }
 
 impl StringMatcher {
@@ -161,14 +171,13 @@ impl StringMatcher {
         Self(Form::Suffix(folded(text, case).into_bytes()))
     }
 
-    /// Bytes that compiling `result` counts as: a text that is too large took its time too.
-    pub(super) const fn compiled(result: &Result<Self, RegexError>) -> usize {
-        match result {
-            Ok(Self(
-                Form::Contains(program) | Form::Glob { program, .. } | Form::Whole(program),
-            )) => program.bytes,
-            Ok(_) | Err(RegexError::Syntax(_)) => 0,
-            Err(RegexError::TooLarge) => REGEX_BYTES,
+    /// Bytes that the compiled form counts as.
+    pub(super) const fn bytes(&self) -> usize {
+        match &self.0 {
+            Form::Contains(program) | Form::Glob { program, .. } | Form::Whole(program) => {
+                program.bytes
+            }
+            _ => 0,
         }
     }
 
@@ -232,7 +241,7 @@ fn whole(pattern: &str, case: Case) -> Result<Program, RegexError> {
     compile(&format!(r"\A(?:{pattern})\z"), case)
 }
 
-fn compile(pattern: &str, case: Case) -> Result<Program, RegexError> {
+pub(super) fn compile(pattern: &str, case: Case) -> Result<Program, RegexError> {
     for bytes in REGEX_SIZES {
         match build(pattern, case, bytes) {
             Err(RegexError::TooLarge) => {}

@@ -9,17 +9,23 @@ mod json;
 mod matcher;
 mod network;
 mod node;
+mod pattern;
 mod rate;
 mod read;
 mod schema;
+mod spans;
 mod template;
 mod text;
 
 pub use error::{ConfigError, Problem};
 pub use matcher::{Anchor, Case, End, RegexError, StringMatcher};
 pub use network::Network;
+pub use pattern::Pattern;
 pub use rate::Rate;
 pub use schema::schema;
+pub use spans::{
+    AttributeSource, AttributeType, Query, Redaction, SpanAttribute, Spans, is_credential,
+};
 pub use template::{Segment, Template};
 pub use text::time;
 
@@ -82,6 +88,16 @@ pub enum Scalar {
     Int(i64),
     /// Text.
     String(String),
+}
+
+impl Scalar {
+    /// `double` as an integer, if it is one that a double can count to.
+    #[must_use]
+    pub fn whole(double: f64) -> Option<i64> {
+        const COUNTABLE: f64 = 9_007_199_254_740_992.0;
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
+        (double.fract() == 0.0 && double.abs() <= COUNTABLE).then_some(double as i64)
+    }
 }
 
 /// Which headers are read and written.
@@ -279,15 +295,6 @@ pub enum Direction {
     Outbound,
 }
 
-/// What spans look like.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Spans {
-    /// Templates of paths, of which no two match the same.
-    pub routes: Vec<Template>,
-    /// Longer string values are cut to this many bytes, at a character boundary.
-    pub max_value_length: usize,
-}
-
 /// Where spans go. The protocol is OTLP over HTTP with protobuf.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Export {
@@ -388,6 +395,7 @@ macro_rules! words {
 }
 
 words!(AccessLogField: TraceId = "trace_id", SpanId = "span_id", Sampled = "sampled");
+words!(AttributeType: String = "string", Int = "int", Double = "double", Bool = "bool");
 words!(Direction: Inbound = "inbound", Outbound = "outbound");
 words!(Mode: Auto = "auto", Inbound = "inbound", Outbound = "outbound", Gateway = "gateway");
 words!(ParentPolicy: Respect = "respect", Ignore = "ignore");

@@ -13,7 +13,8 @@ use super::text::NAME_PATTERN;
 ///
 /// It cannot say what the parser checks beside it: bounds of durations, fields that bound one
 /// another or need one another, unique names of rules, items of `propagation.trust` that are never
-/// asked, an empty `not`, where a matched path begins, what a peer can be, days that a month does
+/// asked, an empty `not`, templates that match the same paths, that an attribute has one source,
+/// names of credentials, where a matched path begins, what a peer can be, days that a month does
 /// not have, the syntax and the size of a regex, environment variables, duplicate keys.
 #[must_use]
 pub fn schema() -> Value {
@@ -67,9 +68,7 @@ fn shape(kind: &Kind) -> Value {
             "propertyNames": {
                 "minLength": 1, "maxLength": LABEL.max, "not": {"enum": OWN_ATTRIBUTES}
             },
-            "additionalProperties": {
-                "anyOf": [text(&LABEL), {"type": "number"}, {"type": "boolean"}]
-            },
+            "additionalProperties": shape(&Kind::Scalar),
             "default": {},
         }),
         Kind::Choice { of, default: None } => json!({"enum": of}),
@@ -137,6 +136,9 @@ fn shape(kind: &Kind) -> Value {
                 "allOf": [{"pattern": NAME_PATTERN}, {"pattern": "^x-|trace"}],
                 "not": {"pattern": taken},
             })
+        }
+        Kind::Scalar => {
+            json!({"anyOf": [text(&LABEL), {"type": "number"}, {"type": "boolean"}]})
         }
         Kind::Source => json!({"$ref": "#/$defs/source"}),
         Kind::Text(bounds) => text(bounds),

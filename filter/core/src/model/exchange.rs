@@ -14,6 +14,12 @@ pub trait Exchange {
     /// durations 8 bytes little endian, booleans one byte, messages serialized protobuf.
     fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
 
+    /// The first value of a header of the response, or else of a trailer; `None` also before there
+    /// is a response.
+    fn response_header(&self, _name: &str) -> Option<Vec<u8>> {
+        None
+    }
+
     /// A property that is UTF-8 text; an empty one is absent.
     fn text(&self, path: &[&str]) -> Option<String> {
         self.property(path)

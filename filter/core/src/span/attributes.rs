@@ -1,21 +1,24 @@
-//! The attributes of a span while it is described: typed, their texts cut.
+//! The attributes of a span while it is described: typed, their texts tidy.
 
 use std::borrow::Cow;
 
+use super::texts::{MAX_WORK, Texts};
 use super::{KeyValue, Value};
 use crate::config::Scalar;
 
 /// A list of attributes, in the order in which they came.
 #[derive(Debug)]
-pub(super) struct Attributes {
+pub(super) struct Attributes<'a> {
     list: Vec<KeyValue>,
-    max: usize,
+    texts: &'a Texts,
+    /// What patterns may still read for this span.
+    work: usize,
 }
 
-impl Attributes {
-    /// No attributes yet; texts will be cut to `max` bytes.
-    pub(super) fn new(max: usize) -> Self {
-        Self { list: Vec::with_capacity(24), max }
+impl<'a> Attributes<'a> {
+    /// No attributes yet.
+    pub(super) fn new(texts: &'a Texts) -> Self {
+        Self { list: Vec::with_capacity(24), texts, work: MAX_WORK }
     }
 
     pub(super) fn into_list(self) -> Vec<KeyValue> {
@@ -25,33 +28,48 @@ impl Attributes {
     /// A text, if there is one.
     pub(super) fn text(&mut self, key: &'static str, value: Option<&str>) {
         if let Some(value) = value {
-            self.push(key.into(), Scalar::String(cut(value, self.max).to_owned()));
+            let value = Scalar::String(self.texts.tidy(value, &mut self.work));
+            self.push(key.into(), Value::Scalar(value));
         }
     }
 
     /// A whole number, if there is one.
     pub(super) fn int(&mut self, key: &'static str, value: Option<i64>) {
         if let Some(value) = value {
-            self.push(key.into(), Scalar::Int(value));
+            self.push(key.into(), Value::Scalar(Scalar::Int(value)));
         }
     }
 
     /// A value under a name that is not ours: it never takes the place of one that is there.
     pub(super) fn foreign(&mut self, key: &str, value: &str) {
         if self.list.iter().all(|there| there.key != key) {
-            let value = Scalar::String(cut(value, self.max).to_owned());
-            self.push(key.to_owned().into(), value);
+            let value = Scalar::String(self.texts.tidy(value, &mut self.work));
+            self.push(key.to_owned().into(), Value::Scalar(value));
         }
     }
 
-    fn push(&mut self, key: Cow<'static, str>, value: Scalar) {
-        self.list.push(KeyValue { key, value: Value::Scalar(value) });
+    /// A value that the configuration asks for: it takes the place of one that is there.
+    pub(super) fn own(&mut self, key: &str, value: Value) {
+        let mut tidy = |text: String| self.texts.tidy(&text, &mut self.work);
+        let value = match value {
+            Value::Scalar(Scalar::String(text)) => Value::Scalar(Scalar::String(tidy(text))),
+            Value::Scalar(other) => Value::Scalar(other),
+            Value::Strings(texts) => Value::Strings(texts.into_iter().map(tidy).collect()),
+        };
+        match self.list.iter_mut().find(|there| there.key == key) {
+            Some(there) => there.value = value,
+            None => self.push(key.to_owned().into(), value),
+        }
     }
-}
 
-/// The longest start of `text` that has at most `max` bytes and ends between characters.
-pub(super) fn cut(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or_default()
+    /// The name of the span, without what no text may have.
+    pub(super) fn name(&mut self, name: String) -> String {
+        self.texts.redact(&name, &mut self.work).into_owned()
+    }
+
+    fn push(&mut self, key: Cow<'static, str>, value: Value) {
+        self.list.push(KeyValue { key, value });
+    }
 }
 
 #[cfg(test)]
@@ -62,21 +80,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_cut_between_characters() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("é", 1), "");
-        let mut attributes = Attributes::new(3);
+    fn no_name_twice() {
+        let texts = Texts::new(Vec::new(), 3);
+        let mut attributes = Attributes::new(&texts);
         attributes.text("a", Some("abcd"));
         attributes.text("b", None);
         attributes.int("c", Some(7));
         attributes.foreign("a", "other");
         attributes.foreign("d", "defg");
+        attributes.own("c", Value::Scalar(Scalar::Bool(true)));
+        attributes.own("e", Value::Strings(vec!["efgh".to_owned(), String::new()]));
         let texts = attributes.into_list().into_iter();
         let texts: Vec<_> = texts.map(|a| format!("{}={:?}", a.key, a.value)).collect();
         assert_eq!(
             texts,
-            [r#"a=Scalar(String("abc"))"#, "c=Scalar(Int(7))", r#"d=Scalar(String("def"))"#]
+            [
+                r#"a=Scalar(String("abc"))"#,
+                "c=Scalar(Bool(true))",
+                r#"d=Scalar(String("def"))"#,
+                r#"e=Strings(["efg", ""])"#,
+            ]
         );
     }
 }

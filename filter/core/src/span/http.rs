@@ -1,11 +1,14 @@
 //! From an exchange to its span (OpenTelemetry semantic conventions for HTTP and RPC).
 
-use super::attributes::{Attributes, cut};
+use super::attributes::Attributes;
 use super::authority::Authority;
+use super::custom;
 use super::outcome::Outcome;
 use super::routes::Routes;
+use super::texts::{Texts, cut};
+use super::urls::Urls;
 use super::{Link, ResponseFlags, Span, SpanKind};
-use crate::config::Spans;
+use crate::config::{SpanAttribute, Spans};
 use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc};
 use crate::propagation::SpanContext;
 
@@ -42,6 +45,9 @@ pub struct Subject<'a> {
 #[derive(Clone, Debug)]
 pub struct Describer {
     routes: Routes,
+    urls: Urls,
+    texts: Texts,
+    attributes: Vec<SpanAttribute>,
     max_value_length: usize,
 }
 
@@ -49,7 +55,13 @@ impl Describer {
     /// One for all spans of an instance.
     #[must_use]
     pub fn new(config: &Spans) -> Self {
-        Self { routes: Routes::new(&config.routes), max_value_length: config.max_value_length }
+        Self {
+            routes: Routes::new(&config.routes),
+            urls: Urls::new(config),
+            texts: Texts::new(config.redact.clone(), config.max_value_length),
+            attributes: config.attributes.clone(),
+            max_value_length: config.max_value_length,
+        }
     }
 
     /// The finished span of an exchange that has ended.
@@ -58,7 +70,9 @@ impl Describer {
         let header = |name| subject.headers.get(name).and_then(|value| str::from_utf8(value).ok());
         let method = header(":method").unwrap_or_default();
         let known = METHODS.contains(&method);
-        let path = header(":path").map(|path| path.split(['?', '#']).next().unwrap_or_default());
+        let target = header(":path").map(Urls::split);
+        let path = target.map(|(path, _)| path);
+        let query = target.and_then(|(_, query)| self.urls.query(query?));
         let authority = header(":authority").filter(|text| !text.is_empty()).map(Authority::split);
         let scheme = header(":scheme");
         let is_grpc = subject.headers.get("content-type").is_some_and(is_grpc);
@@ -82,7 +96,7 @@ impl Describer {
         let route_name = route_name.as_deref().filter(|name| template != Some(name));
         let rpc = is_grpc.then(|| path.and_then(rpc_method)).flatten();
 
-        let mut out = Attributes::new(self.max_value_length);
+        let mut out = Attributes::new(&self.texts);
         out.text("http.request.method", Some(if known { method } else { "_OTHER" }));
         if !known {
             out.text(
@@ -106,6 +120,7 @@ impl Describer {
             SpanKind::Server => {
                 out.text("url.scheme", scheme);
                 out.text("url.path", path);
+                out.text("url.query", query.as_deref());
                 out.text("http.route", template);
                 let client = exchange.text(&["source", "address"]);
                 out.text(
@@ -116,7 +131,12 @@ impl Describer {
             }
             SpanKind::Client => {
                 if let (Some(scheme), Some(authority), Some(path)) = (scheme, authority, path) {
-                    out.text("url.full", Some(&format!("{scheme}://{}{path}", authority.text)));
+                    let mut url = format!("{scheme}://{}{path}", authority.text);
+                    if let Some(query) = query {
+                        url.push('?');
+                        url.push_str(&query);
+                    }
+                    out.text("url.full", Some(&url));
                 }
                 out.text("url.template", template);
                 let peer = upstream.as_deref().map(Authority::split);
@@ -139,6 +159,7 @@ impl Describer {
         // Zero where Envoy answered by itself: there was no upstream to count for.
         out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
         out.text("meshweft.sampling.reason", Some(subject.reason));
+        custom::add(&mut out, &self.attributes, subject.headers, exchange, &self.urls);
         for (key, value) in subject.baggage {
             out.foreign(key, value);
         }
@@ -154,6 +175,7 @@ impl Describer {
             (_, _, Some(template)) => format!("{method} {template}"),
             (_, _, None) => method.to_owned(),
         };
+        let name = out.name(name);
         let start = exchange.integer(&["request", "time"]).map_or(0, i64::cast_unsigned);
         let duration =
             exchange.integer(&["request", "duration"]).unwrap_or(0).max(0).cast_unsigned();

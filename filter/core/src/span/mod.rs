@@ -7,11 +7,14 @@ use crate::model::{SpanId, TraceFlags, TraceId, UnixNanos};
 
 mod attributes;
 mod authority;
+mod custom;
 mod flags;
 mod http;
 mod outcome;
 mod resource;
 mod routes;
+mod texts;
+mod urls;
 
 pub use flags::ResponseFlags;
 pub use http::{Describer, Subject};

@@ -210,14 +210,15 @@ fn literal(
         }
     }
     let case = if subject == Subject::Host { Case::Lower } else { Case::Exact };
-    compiled(node, text, faults, || match form {
+    let compile = || match form {
         "contains" => StringMatcher::contains(text, case),
         "exact" => Ok(StringMatcher::exact(text, case)),
         "glob" => StringMatcher::glob(text, case),
         "prefix" => Ok(StringMatcher::prefix(text, case)),
         "suffix" => Ok(StringMatcher::suffix(text, case)),
         _ => StringMatcher::regex(text, case),
-    })
+    };
+    compiled(node, text, faults, compile, StringMatcher::bytes)
 }
 
 /// What would be right, if a `text` of this form is nothing that a source can be: a rule that
@@ -251,18 +252,20 @@ fn is_uri(text: &str) -> bool {
 }
 
 /// What `compile` makes of the `text` at `node`, within what all patterns may take together.
-pub(super) fn compiled(
+pub(super) fn compiled<T>(
     node: &Node<'_>,
     text: &str,
     faults: &mut Faults,
-    compile: impl FnOnce() -> Result<StringMatcher, RegexError>,
-) -> Option<StringMatcher> {
+    compile: impl FnOnce() -> Result<T, RegexError>,
+    bytes: impl FnOnce(&T) -> usize,
+) -> Option<T> {
     if faults.compiled > fields::MAX_COMPILED {
         // Said already, and every further pattern would take its time.
         return None;
     }
     let result = compile();
-    faults.compiled = faults.compiled.saturating_add(StringMatcher::compiled(&result));
+    let bytes = result.as_ref().map_or_else(RegexError::bytes, bytes);
+    faults.compiled = faults.compiled.saturating_add(bytes);
     if faults.compiled > fields::MAX_COMPILED {
         let allowed = "are patterns that together compile to at most 32 MiB";
         node.wrong_value(quoted(text), allowed, faults);

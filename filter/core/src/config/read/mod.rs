@@ -36,6 +36,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
     let samples = part("sampling", fields::SAMPLING);
     let shapes = part("spans", fields::SPANS);
     let exports = object.object("export", fields::EXPORT, faults);
+    let spans = spans::read(&shapes, env, faults);
     let config = Config {
         mode: object
             .get("mode")
@@ -43,9 +44,9 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
             .and_then(Mode::from_name)
             .unwrap_or_default(),
         service: service(&services, faults),
-        propagation: propagation::read(&formats, faults),
+        propagation: propagation::read(&formats, &spans.unsafe_names, faults),
         sampling: sampling::read(&samples, faults),
-        spans: spans::read(&shapes, faults),
+        spans,
         export: exports.and_then(|object| export::read(&object, env, faults)),
     };
     if object.get("export").is_none() {
@@ -111,7 +112,7 @@ fn scalar(node: &Node<'_>, faults: &mut Faults) -> Option<Scalar> {
             Some(
                 number
                     .as_i64()
-                    .or_else(|| whole_number(double))
+                    .or_else(|| Scalar::whole(double))
                     .map_or(Scalar::Double(double), Scalar::Int),
             )
         }
@@ -121,13 +122,6 @@ fn scalar(node: &Node<'_>, faults: &mut Faults) -> Option<Scalar> {
             None
         }
     }
-}
-
-/// `double` as an integer, if it is one that a double can count to.
-fn whole_number(double: f64) -> Option<i64> {
-    const COUNTABLE: f64 = 9_007_199_254_740_992.0;
-    #[expect(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
-    (double.fract() == 0.0 && double.abs() <= COUNTABLE).then_some(double as i64)
 }
 
 /// A list of words, each at most once.
@@ -145,6 +139,22 @@ fn choices<T: PartialEq>(
         push_once(&mut choices, choice, item, word, faults);
     }
     choices
+}
+
+/// A list of names, each at most once, of which `check` may refuse more.
+fn names(
+    node: &Node<'_>,
+    (form, what): (&fields::Text, &str),
+    check: impl Fn(&str, &Node<'_>, &mut Faults),
+    faults: &mut Faults,
+) -> Vec<String> {
+    let mut names = Vec::new();
+    for item in node.items(fields::MAX_KEYS, what, faults) {
+        let Some(name) = item.text(form, faults) else { continue };
+        check(name, &item, faults);
+        push_once(&mut names, name.to_owned(), item, name, faults);
+    }
+    names
 }
 
 /// Adds `value`, which stands at `node` as `text`, to a list that has nothing twice.

@@ -1,7 +1,8 @@
 //! From JSON to what is done with headers.
 
 use super::matching::{compiled, matches};
-use super::{choices, push_once};
+use super::spans::no_credential;
+use super::{choices, names, push_once};
 use crate::config::error::{Problem, quoted, step};
 use crate::config::fields;
 use crate::config::json::Json;
@@ -14,7 +15,11 @@ use crate::config::{
 };
 use crate::model::Format;
 
-pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Propagation {
+pub(super) fn read(
+    object: &Object<'_>,
+    unsafe_names: &[String],
+    faults: &mut Faults,
+) -> Propagation {
     let mut formats = |name| {
         let node = object.get(name)?;
         Some(choices(&node, Format::NAMES, Format::from_name, "formats", faults))
@@ -30,7 +35,8 @@ pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Propagation {
         choices(&node, AccessLogField::NAMES, AccessLogField::from_name, "fields", faults)
     });
     let access_log = access_log.unwrap_or_else(|| vec![AccessLogField::TraceId]);
-    let baggage = object.get("baggage").map(|node| baggage(&node, faults)).unwrap_or_default();
+    let baggage = object.get("baggage").map(|node| baggage(&node, unsafe_names, faults));
+    let baggage = baggage.unwrap_or_default();
     Propagation { extract, inject, trust, strip, response, access_log, baggage }
 }
 
@@ -83,7 +89,13 @@ fn hosts(node: &Node<'_>, faults: &mut Faults) -> Option<StringMatcher> {
     let mut globs = Vec::new();
     for item in node.items(fields::MAX_ANY_OF, "hosts", faults) {
         let Some(text) = item.text(&fields::HOST_GLOB, faults) else { continue };
-        globs.extend(compiled(&item, text, faults, || StringMatcher::glob(text, Case::Lower)));
+        globs.extend(compiled(
+            &item,
+            text,
+            faults,
+            || StringMatcher::glob(text, Case::Lower),
+            StringMatcher::bytes,
+        ));
     }
     (!globs.is_empty()).then(|| StringMatcher::any_of(globs))
 }
@@ -135,7 +147,10 @@ fn response_header<'a>(node: &Node<'a>, faults: &mut Faults) -> Option<(Response
     }
 }
 
-fn baggage(node: &Node<'_>, faults: &mut Faults) -> Baggage {
+/// What lists of keys are made of.
+const KEYS: (&fields::Text, &str) = (&fields::KEY, "keys");
+
+fn baggage(node: &Node<'_>, unsafe_names: &[String], faults: &mut Faults) -> Baggage {
     const ALLOWED: &str = "are pass, drop, {allow, attributes}";
     match node.json {
         Json::String(_) => match node.word_or(fields::BAGGAGE_WORDS, ALLOWED, faults) {
@@ -144,10 +159,15 @@ fn baggage(node: &Node<'_>, faults: &mut Faults) -> Baggage {
         },
         Json::Object(_) => {
             let object = node.object(fields::BAGGAGE, faults).unwrap_or_default();
-            let mut keys = |name| object.get(name).map(|node| keys(&node, faults));
+            let allow = object.get("allow").map(|node| names(&node, KEYS, |_, _, _| {}, faults));
+            let recorded = |key: &str, node: &Node<'_>, faults: &mut Faults| {
+                no_credential(key, node, unsafe_names, faults);
+            };
+            let attributes = object.get("attributes");
+            let attributes = attributes.map(|node| names(&node, KEYS, recorded, faults));
             Baggage {
-                keep: keys("allow").map_or(KeepBaggage::All, KeepBaggage::Only),
-                attributes: keys("attributes").unwrap_or_default(),
+                keep: allow.map_or(KeepBaggage::All, KeepBaggage::Only),
+                attributes: attributes.unwrap_or_default(),
             }
         }
         Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
@@ -155,13 +175,4 @@ fn baggage(node: &Node<'_>, faults: &mut Faults) -> Baggage {
             Baggage::default()
         }
     }
-}
-
-fn keys(node: &Node<'_>, faults: &mut Faults) -> Vec<String> {
-    let mut keys = Vec::new();
-    for item in node.items(fields::MAX_KEYS, "keys", faults) {
-        let Some(key) = item.text(&fields::KEY, faults) else { continue };
-        push_once(&mut keys, key.to_owned(), item, key, faults);
-    }
-    keys
 }
