@@ -143,6 +143,11 @@ pub(crate) fn answer_header(name: &str) -> Option<Vec<u8>> {
     header(MapType::HttpCallResponseHeaders, name)
 }
 
+/// A trailer of the callout answer that is being delivered.
+pub(crate) fn answer_trailer(name: &str) -> Option<Vec<u8>> {
+    header(MapType::HttpCallResponseTrailers, name)
+}
+
 fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
     let map = map as u32;
     read(|data, size| {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use meshweft_core::config::Config;
-use meshweft_core::export::{CallId, Outcome};
+use meshweft_core::export::{Answer, CallId, Outcome};
 use meshweft_core::model::{Metric, MetricId, MetricKind};
 use meshweft_core::plugin::Plugin;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -36,7 +36,7 @@ pub(crate) struct Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, _: usize) {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, trailers: usize) {
         let Some(position) = self.calls.iter().position(|(known, _)| *known == token) else {
             return;
         };
@@ -44,13 +44,26 @@ impl Context for Root {
         let status = host::answer_header(":status");
         let status = status.and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let retry_after = host::answer_header("retry-after");
+        // An answer of gRPC without a message has its status among the headers.
+        let last = |name| match trailers {
+            0 => host::answer_header(name),
+            _ => host::answer_trailer(name),
+        };
+        let grpc_status = last("grpc-status");
+        let grpc_message = last("grpc-message");
+        let grpc_details = last("grpc-status-details-bin");
         let body = host::answer_body();
         self.outcome(
             id,
             &match status {
-                Some(status) if headers > 0 => {
-                    Outcome::Answered { status, retry_after: retry_after.as_deref(), body: &body }
-                }
+                Some(status) if headers > 0 => Outcome::Answered(Answer {
+                    status,
+                    retry_after: retry_after.as_deref(),
+                    grpc_status: grpc_status.as_deref(),
+                    grpc_message: grpc_message.as_deref(),
+                    grpc_details: grpc_details.as_deref(),
+                    body: &body,
+                }),
                 _ => Outcome::NoAnswer,
             },
         );

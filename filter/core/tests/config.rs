@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use meshweft_core::config::{
     AccessLogField, Baggage, Batch, Config, Direction, Export, KeepBaggage, Mode, ParentPolicy,
-    Propagation, Query, Queue, Rate, ResponseHeader, Retry, Scalar, Service, Trust, schema,
+    Propagation, Protocol, Query, Queue, Rate, ResponseHeader, Retry, Scalar, Service, Trust,
+    schema,
 };
 use meshweft_core::model::Format;
 use rand::rngs::SmallRng;
@@ -277,6 +278,7 @@ fn an_export_has_defaults() {
     assert_eq!(
         parsed(&json!({"export": {"cluster": "otel"}})).export,
         Some(Export {
+            protocol: Protocol::OtlpHttp,
             cluster: "otel".to_owned(),
             path: "/v1/traces".to_owned(),
             authority: "otel".to_owned(),
@@ -299,6 +301,7 @@ fn an_export_is_read_in_full() {
     assert_eq!(
         parsed(config.get("config").unwrap()).export,
         Some(Export {
+            protocol: Protocol::OtlpHttp,
             cluster: "otel".to_owned(),
             path: "/otlp/v1/traces?x=1".to_owned(),
             authority: "otel.example:443".to_owned(),
@@ -319,6 +322,23 @@ fn an_export_is_read_in_full() {
             },
         })
     );
+}
+
+#[test]
+fn protocols_name_their_path() {
+    for (name, protocol, path) in [
+        ("otlp/http", Protocol::OtlpHttp, "/v1/traces"),
+        ("otlp/http+json", Protocol::OtlpHttpJson, "/v1/traces"),
+        (
+            "otlp/grpc",
+            Protocol::OtlpGrpc,
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        ),
+        ("zipkin", Protocol::Zipkin, "/api/v2/spans"),
+    ] {
+        let export = parsed(&json!({"export": {"cluster": "c", "protocol": name}})).export.unwrap();
+        assert_eq!((export.protocol, export.path.as_str()), (protocol, path));
+    }
 }
 
 #[test]

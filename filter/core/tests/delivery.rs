@@ -9,9 +9,10 @@
 
 use core::time::Duration;
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use meshweft_core::config::{Batch, Export, Queue, Retry};
-use meshweft_core::export::{CallId, ExportCall, Exporter, Outcome};
+use meshweft_core::config::{Batch, Export, Protocol, Queue, Retry};
+use meshweft_core::export::{Answer, CallId, ExportCall, Exporter, Outcome};
 use meshweft_core::model::{
     Metric, MetricId, Metrics, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
 };
@@ -74,7 +75,7 @@ struct Story {
     pushed: u64,
     under_way: Vec<(u64, CallId, Reply)>,
     /// When each request was sent, and its body.
-    requests: Vec<(u64, Vec<u8>)>,
+    requests: Vec<(u64, Rc<[u8]>)>,
     /// How often each span was stored.
     stored: HashMap<u64, u32>,
 }
@@ -82,6 +83,7 @@ struct Story {
 impl Story {
     fn new(change: impl FnOnce(&mut Export)) -> Self {
         let mut config = Export {
+            protocol: Protocol::OtlpHttp,
             cluster: "collector".into(),
             path: "/v1/traces".into(),
             authority: "collector".into(),
@@ -192,7 +194,12 @@ impl Story {
                 Reply::Answer { status, retry_after, rejected } => {
                     body = [0x0a, 0x02, 0x08, rejected];
                     let retry_after = retry_after.map(str::as_bytes);
-                    Outcome::Answered { status, retry_after, body: &body }
+                    Outcome::Answered(Answer {
+                        status,
+                        retry_after,
+                        body: &body,
+                        ..Answer::default()
+                    })
                 }
                 Reply::NoAnswer { .. } => Outcome::NoAnswer,
                 Reply::NotSent => Outcome::NotSent,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
-use meshweft_core::export::Outcome;
+use meshweft_core::export::{Answer, Outcome};
 use meshweft_core::model::{HeaderEdit, Headers, Local, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::Stream;
@@ -84,7 +84,7 @@ impl Hop {
         let mut spans = Vec::new();
         self.now = self.now.after(Duration::from_secs(1));
         for call in self.plugin.on_tick(self.now, UnixNanos::default(), &self.shared).calls {
-            let outcome = Outcome::Answered { status: 200, retry_after: None, body: b"" };
+            let outcome = Outcome::Answered(Answer { status: 200, ..Answer::default() });
             self.plugin.on_outcome(call.id, &outcome, self.now, &mut self.rng);
             let body = ExportTraceServiceRequest::decode(&*call.body).unwrap();
             let scopes = body.resource_spans.into_iter().flat_map(|spans| spans.scope_spans);

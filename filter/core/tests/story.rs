@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meshweft_core::Exchange;
 use meshweft_core::config::Config;
-use meshweft_core::export::{ExportCall, Outcome};
+use meshweft_core::export::{Answer, ExportCall, Outcome};
 use meshweft_core::model::{HeaderEdit, Headers, Local, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::{RequestEffects, Stream, TRACE_ID_STATE};
@@ -122,7 +122,7 @@ impl Worker {
     }
 
     fn answer(&mut self, call: &ExportCall, status: u16) {
-        let outcome = Outcome::Answered { status, retry_after: None, body: b"" };
+        let outcome = Outcome::Answered(Answer { status, ..Answer::default() });
         self.plugin.on_outcome(call.id, &outcome, self.now, &mut self.rng);
     }
 

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use meshweft_core::config::Config;
-use meshweft_core::export::Outcome;
+use meshweft_core::export::{Answer, Outcome};
 use meshweft_core::model::{
     Local, Metric, MetricId, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
 };
@@ -12,15 +12,28 @@ use meshweft_core::span::{Span, SpanKind, Status};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-const CONFIG: &[u8] = br#"{"export": {"cluster": "otel"}}"#;
+const CONFIGS: [&[u8]; 4] = [
+    br#"{"export": {"cluster": "otel"}}"#,
+    br#"{"export": {"cluster": "otel", "protocol": "otlp/http+json"}}"#,
+    br#"{"export": {"cluster": "otel", "protocol": "otlp/grpc"}}"#,
+    br#"{"export": {"cluster": "otel", "protocol": "zipkin"}}"#,
+];
 const SPANS: u64 = 3;
 
-/// Whatever is answered, each span is exported, dropped, waiting or under way.
+/// Whatever is answered, in whichever protocol, each span is exported, dropped, waiting or under
+/// way.
 ///
-/// The input is a status in two bytes, a line for `Retry-After`, and the body.
+/// The input is a status in two bytes, a line for `Retry-After` and the details of gRPC, and the
+/// body, which is also gRPC's message; the status of gRPC is the second byte.
 pub fn answer(input: &[u8]) {
+    for config in CONFIGS {
+        answer_to(config, input);
+    }
+}
+
+fn answer_to(config: &[u8], input: &[u8]) {
     // As a node it may name the service, and nothing else comes of it.
-    let config = Config::parse(CONFIG, &|_| None).expect("a configuration");
+    let config = Config::parse(config, &|_| None).expect("a configuration");
     let mut plugin = Plugin::new(config, Some(input), &|_| None);
     let mut rng = SmallRng::seed_from_u64(1);
     let mut now = MonoNanos(1);
@@ -29,6 +42,7 @@ pub fn answer(input: &[u8]) {
     }
     let (head, rest) = input.split_at(input.len().min(2));
     let status = head.iter().fold(0, |status, byte| status << 8 | u16::from(*byte));
+    let code = head.last().map(u8::to_string).unwrap_or_default();
     let mut lines = rest.splitn(2, |byte| *byte == b'\n');
     let retry_after = lines.next().filter(|line| !line.is_empty());
     let body = lines.next().unwrap_or_default();
@@ -36,7 +50,14 @@ pub fn answer(input: &[u8]) {
     for _ in 0..4 {
         now = now.after(Duration::from_secs(40));
         for call in plugin.on_tick(now, UnixNanos(now.0), &Local::default()).calls {
-            let outcome = Outcome::Answered { status, retry_after, body };
+            let outcome = Outcome::Answered(Answer {
+                status,
+                retry_after,
+                grpc_status: Some(code.as_bytes()),
+                grpc_message: Some(body),
+                grpc_details: retry_after,
+                body,
+            });
             let told = plugin.on_outcome(call.id, &outcome, now, &mut rng);
             assert!(told.is_none_or(|line| line.len() < 1_024 && !line.contains('\n')));
         }

@@ -9,6 +9,9 @@ use crate::paths;
 /// The name of the collector's cluster.
 pub const COLLECTOR: &str = "otel-collector";
 
+/// The name of the cluster that reaches the same over HTTP/2.
+pub const COLLECTOR_H2: &str = "otel-collector-h2";
+
 /// A line of the lab's access logs; `-` stands for what is not there.
 const ACCESS_LOG: &str = "%FILTER_STATE(wasm.meshweft.trace_id:PLAIN)% \
     %FILTER_STATE(wasm.meshweft.span_id:PLAIN)% %FILTER_STATE(wasm.meshweft.sampled:PLAIN)% \

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::collector::{Collector, Span};
 use crate::config::{
-    COLLECTOR, Direction, bootstrap, cluster, cluster_h2, listener, meshweft, node, route,
+    COLLECTOR, COLLECTOR_H2, Direction, bootstrap, cluster, cluster_h2, listener, meshweft, node,
+    route,
 };
 use crate::envoy::Envoy;
 
@@ -109,6 +110,7 @@ impl Workload {
             cluster("app", app.address()),
             cluster_h2("app-h2", app.address()),
             cluster(COLLECTOR, collector.address()),
+            cluster_h2(COLLECTOR_H2, collector.address()),
         ];
         all.extend(clusters);
         let node = own_node.unwrap_or_else(|| node("lab"));

@@ -3,7 +3,9 @@
 
 use super::template::TEMPLATE_PATTERN;
 use super::text::{KEY_PATTERN, is_header_name, is_key};
-use super::{AccessLogField, AttributeType, Direction, Mode, ParentPolicy, Template, Trust};
+use super::{
+    AccessLogField, AttributeType, Direction, Mode, ParentPolicy, Protocol, Template, Trust,
+};
 use crate::model::Format;
 
 /// A named value of an object.
@@ -131,8 +133,6 @@ pub(super) const MAX_ANY_OF: usize = 1000;
 /// Bytes at most to which all patterns together compile: neither the VM's memory nor the time
 /// that a configuration takes may be the configuration's to choose.
 pub(super) const MAX_COMPILED: usize = 32 << 20;
-/// The one protocol.
-pub(super) const OTLP_HTTP: &str = "otlp/http";
 /// Numbers and units of a duration.
 pub(super) const PERIOD_PATTERN: &str = "^(0|[1-9][0-9]{0,8})(ms|s|m|h)$";
 /// Times of RFC 3339, but for the length of each month.
@@ -210,7 +210,7 @@ pub(super) const PATH: Text = Text {
         text.starts_with('/') && text.bytes().all(|b| matches!(b, b'!'..=b'~') && b != b'#')
     },
     allowed: "is a path from /, of printable ASCII without blanks and #, at most 2048 characters",
-    default: Some("/v1/traces"),
+    default: None,
 };
 pub(super) const RULE_NAME: Text = Text {
     max: 40,
@@ -727,8 +727,8 @@ pub(super) const REDACTION: &[Field] = &[
 pub(super) const EXPORT: &[Field] = &[
     Field {
         name: "protocol",
-        about: "OTLP over HTTP with protobuf.",
-        kind: Kind::Choice { of: &[OTLP_HTTP], default: Some(OTLP_HTTP) },
+        about: "What the collector speaks; otlp/grpc and a cluster of HTTP/2 go together.",
+        kind: Kind::Choice { of: Protocol::NAMES, default: Some(Protocol::OtlpHttp.name()) },
     },
     Field {
         name: "cluster",
@@ -736,7 +736,12 @@ pub(super) const EXPORT: &[Field] = &[
             outbound|port||service.",
         kind: Kind::Cluster,
     },
-    Field { name: "path", about: "The path of the request.", kind: Kind::Text(&PATH) },
+    Field {
+        name: "path",
+        about: "The path of the request; default: /v1/traces, for zipkin /api/v2/spans; not for \
+            otlp/grpc, whose method has one.",
+        kind: Kind::Text(&PATH),
+    },
     Field {
         name: "authority",
         about: "The authority of the request; default: the cluster's name or service:port.",
@@ -808,11 +813,13 @@ pub(super) const OWN_ATTRIBUTES: [&str; 4] =
     ["service.name", "service.namespace", "service.version", "deployment.environment.name"];
 
 /// Headers that HTTP, the connection or the export writes itself.
-pub(super) const OWN_HEADERS: [&str; 12] = [
+pub(super) const OWN_HEADERS: [&str; 14] = [
     "connection",
     "content-encoding",
     "content-length",
     "content-type",
+    "grpc-encoding",
+    "grpc-timeout",
     "host",
     "keep-alive",
     "proxy-connection",

@@ -295,9 +295,11 @@ pub enum Direction {
     Outbound,
 }
 
-/// Where spans go. The protocol is OTLP over HTTP with protobuf.
+/// Where spans go.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Export {
+    /// What the collector speaks.
+    pub protocol: Protocol,
     /// Envoy's name of the collector's cluster.
     pub cluster: String,
     /// The path of the request.
@@ -314,6 +316,20 @@ pub struct Export {
     pub queue: Queue,
     /// What happens after a failure.
     pub retry: Retry,
+}
+
+/// What a collector speaks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Protocol {
+    /// OTLP in gRPC.
+    OtlpGrpc,
+    /// OTLP over HTTP, in protobuf.
+    #[default]
+    OtlpHttp,
+    /// OTLP over HTTP, in JSON.
+    OtlpHttpJson,
+    /// Zipkin's second format, in JSON over HTTP.
+    Zipkin,
 }
 
 /// When a batch goes: whichever comes first, at the next tick.
@@ -399,4 +415,10 @@ words!(AttributeType: String = "string", Int = "int", Double = "double", Bool = 
 words!(Direction: Inbound = "inbound", Outbound = "outbound");
 words!(Mode: Auto = "auto", Inbound = "inbound", Outbound = "outbound", Gateway = "gateway");
 words!(ParentPolicy: Respect = "respect", Ignore = "ignore");
+words!(
+    Protocol: OtlpHttp = "otlp/http",
+    OtlpHttpJson = "otlp/http+json",
+    OtlpGrpc = "otlp/grpc",
+    Zipkin = "zipkin"
+);
 words!(Trust: Continue = "continue", Restart = "restart", Link = "link");

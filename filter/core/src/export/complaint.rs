@@ -2,45 +2,33 @@
 
 use core::time::Duration;
 
-use super::Outcome;
-use crate::model::{Metric, MonoNanos};
+use crate::model::MonoNanos;
 
 /// At most one line in this time.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// When the last line was written.
+/// When the last line was written, and what was not.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     last: Option<MonoNanos>,
+    silent: u64,
 }
 
 impl Complaints {
-    /// The line about a failed attempt, unless one was written within a minute.
-    pub(super) fn about(
-        &mut self,
-        cluster: &str,
-        outcome: &Outcome<'_>,
-        failure: Option<Metric>,
-        now: MonoNanos,
-    ) -> Option<String> {
-        let what = match (outcome, failure) {
-            (Outcome::Answered { status: 200..=299, .. }, _) => return None,
-            (Outcome::NotSent, _) => {
-                "could not be sent: is there a cluster of this name?".to_owned()
-            }
-            (_, Some(Metric::ExportFailuresUnreachable)) => {
-                "found no host to connect to".to_owned()
-            }
-            (_, Some(Metric::ExportFailuresTimeout)) => "was not answered in time".to_owned(),
-            (_, Some(Metric::ExportFailuresReset)) => "lost its connection".to_owned(),
-            (Outcome::Answered { status, .. }, _) => format!("was answered with status {status}"),
-            (Outcome::NoAnswer, _) => "got no answer".to_owned(),
-        };
+    /// The line about a `trouble`, unless one was written within a minute: then it is counted for
+    /// the next.
+    pub(super) fn about(&mut self, cluster: &str, trouble: &str, now: MonoNanos) -> Option<String> {
         if self.last.is_some_and(|last| now.since(last) < QUIET) {
+            self.silent = self.silent.saturating_add(1);
             return None;
         }
         self.last = Some(now);
-        Some(format!("export to cluster \"{cluster}\" {what} (further failures are counted only)"))
+        let others = match core::mem::take(&mut self.silent) {
+            0 => "further troubles are told at most once a minute".to_owned(),
+            1 => "1 more trouble since the last such line".to_owned(),
+            many => format!("{many} more troubles since the last such line"),
+        };
+        Some(format!("export to cluster \"{cluster}\" {trouble} ({others})"))
     }
 }
 
@@ -51,46 +39,21 @@ mod tests {
 
     use super::*;
 
-    fn answered(status: u16) -> Outcome<'static> {
-        Outcome::Answered { status, retry_after: None, body: b"" }
-    }
-
-    #[track_caller]
-    fn check(outcome: &Outcome<'_>, failure: Option<Metric>, expected: Option<&str>) {
-        let line = Complaints::default().about("c", outcome, failure, MonoNanos(1));
-        let expected = expected.map(|what| {
-            format!("export to cluster \"c\" {what} (further failures are counted only)")
-        });
-        assert_eq!(line, expected);
-    }
-
     #[test]
-    fn every_failure_in_words() {
-        let unreachable = Some(Metric::ExportFailuresUnreachable);
-        check(&answered(200), None, None);
-        let no_cluster = "could not be sent: is there a cluster of this name?";
-        check(&Outcome::NotSent, unreachable, Some(no_cluster));
-        check(&answered(503), unreachable, Some("found no host to connect to"));
-        let late = Some(Metric::ExportFailuresTimeout);
-        check(&answered(504), late, Some("was not answered in time"));
-        check(&Outcome::NoAnswer, late, Some("was not answered in time"));
-        let broken = Some(Metric::ExportFailuresReset);
-        check(&Outcome::NoAnswer, broken, Some("lost its connection"));
-        let refused = Some(Metric::ExportFailuresStatus4xx);
-        check(&answered(401), refused, Some("was answered with status 401"));
-        check(&answered(302), None, Some("was answered with status 302"));
-    }
-
-    #[test]
-    fn one_line_a_minute() {
+    fn one_line_a_minute_with_a_count() {
         let mut complaints = Complaints::default();
         let mut at = |seconds| {
             let now = MonoNanos(1).after(Duration::from_secs(seconds));
-            complaints.about("c", &answered(500), None, now).is_some()
+            complaints.about("c", "was answered with status 500", now)
         };
-        assert_eq!(
-            [0, 1, 59, 60, 61, 119, 120].map(&mut at),
-            [true, false, false, true, false, false, true]
-        );
+        let line = |others: &str| {
+            Some(format!("export to cluster \"c\" was answered with status 500 ({others})"))
+        };
+        assert_eq!(at(0), line("further troubles are told at most once a minute"));
+        assert_eq!([at(1), at(59)], [None, None]);
+        assert_eq!(at(60), line("2 more troubles since the last such line"));
+        assert_eq!([at(61)], [None]);
+        assert_eq!(at(120), line("1 more trouble since the last such line"));
+        assert_eq!(at(180), line("further troubles are told at most once a minute"));
     }
 }

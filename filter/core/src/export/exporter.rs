@@ -4,12 +4,13 @@ use core::time::Duration;
 
 use rand::Rng;
 
+use super::answer::{self, Verdict};
 use super::complaint::Complaints;
-use super::otlp::Envelope;
+use super::encoder::Encoder;
 use super::queue::{Batch, Load, Queue, Refused, Turn};
-use super::retry::{self, Verdict};
+use super::retry;
 use super::{CallId, ExportCall, Outcome};
-use crate::config::{Export, Retry};
+use crate::config::{Export, Protocol, Retry};
 use crate::model::{Metric, Metrics, MonoNanos};
 use crate::span::{Resource, Span};
 
@@ -26,11 +27,12 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 /// dropped by cause, and those that the gauges show as waiting and as under way.
 #[derive(Debug)]
 pub struct Exporter {
+    protocol: Protocol,
     cluster: String,
     headers: Vec<(String, String)>,
     timeout: Duration,
     retry: Retry,
-    envelope: Envelope,
+    encoder: Encoder,
     queue: Queue,
     in_flight: Vec<Attempt>,
     outage: Option<Outage>,
@@ -59,21 +61,23 @@ impl Exporter {
     /// An empty queue.
     #[must_use]
     pub fn new(config: &Export, resource: &Resource) -> Self {
-        let fixed = [
+        let encoder = Encoder::new(config.protocol, resource);
+        let pseudo = [
             (":method", "POST"),
             (":path", &config.path),
             (":authority", &config.authority),
             (":scheme", "http"),
-            ("content-type", "application/x-protobuf"),
-            ("user-agent", concat!("meshweft/", env!("CARGO_PKG_VERSION"))),
         ];
-        let fixed = fixed.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let agent = ("user-agent", concat!("meshweft/", env!("CARGO_PKG_VERSION")));
+        let own = pseudo.into_iter().chain(encoder.headers().iter().copied()).chain([agent]);
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Self {
+            protocol: config.protocol,
             cluster: config.cluster.clone(),
-            headers: fixed.into_iter().chain(config.headers.iter().cloned()).collect(),
+            headers: own.chain(config.headers.iter().cloned()).collect(),
             timeout: config.timeout,
             retry: config.retry,
-            envelope: Envelope::new(resource),
+            encoder,
             queue: Queue::new(config.queue, config.batch),
             in_flight: Vec::new(),
             outage: None,
@@ -84,7 +88,7 @@ impl Exporter {
 
     /// Encodes `span` and takes it in, or drops and counts it.
     pub fn push(&mut self, span: &Span, now: MonoNanos, metrics: &mut Metrics) {
-        match self.queue.push(span, now) {
+        match self.queue.push(|batch| self.encoder.append(batch, span), now) {
             Ok(bytes) => wait(metrics, Load { spans: 1, bytes }),
             Err(Refused::Full) => metrics.add(Metric::DroppedQueueFull, 1),
             Err(Refused::TooLarge) => metrics.add(Metric::DroppedEncode, 1),
@@ -112,7 +116,7 @@ impl Exporter {
                 id,
                 cluster: self.cluster.clone(),
                 headers: self.headers.clone(),
-                body: self.envelope.wrap(batch.bytes()),
+                body: batch.body(&self.encoder),
                 timeout: self.timeout,
             });
             stop_waiting(metrics, batch.load());
@@ -136,8 +140,8 @@ impl Exporter {
     ) -> Option<String> {
         let index = self.in_flight.iter().position(|attempt| attempt.id == id)?;
         let attempt = self.in_flight.swap_remove(index);
-        let failure = self.end(attempt, outcome, now, rng.next_u64(), metrics);
-        self.complaints.about(&self.cluster, outcome, failure, now)
+        let trouble = self.end(attempt, outcome, now, rng.next_u64(), metrics)?;
+        self.complaints.about(&self.cluster, &trouble, now)
     }
 
     /// From now on batches go without waiting for company: the configuration is on its way out.
@@ -165,7 +169,7 @@ impl Exporter {
         self.outage = None;
     }
 
-    /// Settles an attempt; gives the failure that it counted as.
+    /// Settles an attempt; gives what an operator should know of it.
     fn end(
         &mut self,
         attempt: Attempt,
@@ -173,20 +177,20 @@ impl Exporter {
         now: MonoNanos,
         draw: u64,
         metrics: &mut Metrics,
-    ) -> Option<Metric> {
+    ) -> Option<String> {
         let Attempt { id, sent, mut batch } = attempt;
         let elapsed = now.since(sent);
-        if let Outcome::Answered { .. } = outcome {
+        if let Outcome::Answered(_) = outcome {
             let millis = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
             metrics.add(Metric::ExportMs, millis);
         }
         let load = batch.load();
         metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
-        let (verdict, failure) = retry::judge(outcome, elapsed, self.timeout);
-        if let Some(failure) = failure {
+        let judgement = answer::judge(self.protocol, outcome, elapsed, self.timeout);
+        if let Some(failure) = judgement.failure {
             metrics.add(failure, 1);
         }
-        match verdict {
+        match judgement.verdict {
             Verdict::Accept { rejected } => {
                 let rejected = rejected.min(load.spans);
                 count(metrics, Metric::Exported, load.spans.saturating_sub(rejected));
@@ -214,7 +218,7 @@ impl Exporter {
                 }
             }
         }
-        failure
+        judgement.trouble
     }
 
     /// Begins an outage, or prolongs it where the probe failed. An attempt from before it says
@@ -271,7 +275,7 @@ mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    use super::super::otlp;
+    use super::super::{Answer, otlp};
     use super::*;
     use crate::config;
     use crate::model::{MetricId, SpanId, TraceFlags, TraceId, UnixNanos};
@@ -279,6 +283,7 @@ mod tests {
 
     fn config() -> Export {
         Export {
+            protocol: Protocol::OtlpHttp,
             cluster: "collector".into(),
             path: "/v1/traces".into(),
             authority: "collector:4318".into(),
@@ -312,7 +317,7 @@ mod tests {
     }
 
     fn answered(status: u16) -> Outcome<'static> {
-        Outcome::Answered { status, retry_after: None, body: b"" }
+        Outcome::Answered(Answer { status, ..Answer::default() })
     }
 
     /// An exporter, its clock in milliseconds, its metrics.
@@ -395,7 +400,7 @@ mod tests {
                     header("user-agent", concat!("meshweft/", env!("CARGO_PKG_VERSION"))),
                     header("authorization", "Bearer t"),
                 ],
-                body: Envelope::new(&Resource::default()).wrap(&spans),
+                body: otlp::Envelope::new(&Resource::default()).wrap(&spans).into(),
                 timeout: Duration::from_secs(5),
             }]
         );
@@ -566,17 +571,22 @@ mod tests {
                         let id = open.swap_remove(index);
                         let retry_after: Option<&[u8]> = bench.rng.random_bool(0.1).then_some(b"3");
                         let outcome = if bench.rng.random_range(0..10) < health {
-                            Outcome::Answered {
+                            Outcome::Answered(Answer {
                                 status: 200,
-                                retry_after,
                                 body: b"\x0a\x02\x08\x02",
-                            }
+                                ..Answer::default()
+                            })
                         } else {
                             match bench.rng.random_range(0..5) {
                                 0 => Outcome::NoAnswer,
                                 1 => Outcome::NotSent,
                                 2 => answered(400),
-                                _ => Outcome::Answered { status: 503, retry_after, body: b"\xff" },
+                                _ => Outcome::Answered(Answer {
+                                    status: 503,
+                                    retry_after,
+                                    body: b"\xff",
+                                    ..Answer::default()
+                                }),
                             }
                         };
                         bench.end(id, &outcome);

@@ -9,10 +9,10 @@ use crate::model::TraceFlags;
 use crate::span::{KeyValue, Link, Resource, SCHEMA_URL, Span, Status, Value};
 
 /// The name of the instrumentation scope.
-const SCOPE: &str = "meshweft";
+pub(super) const SCOPE: &str = "meshweft";
 
 /// `STATUS_CODE_ERROR`.
-const STATUS_ERROR: u64 = 2;
+pub(super) const STATUS_ERROR: u64 = 2;
 
 /// Everything of an `ExportTraceServiceRequest` but its spans, encoded once.
 #[derive(Clone, Debug)]
@@ -110,23 +110,40 @@ fn encode_link(out: &mut Vec<u8>, link: &Link) {
 
 /// `SpanFlags`: the W3C flags in bits 0 to 7; bit 8, "it is known whether the parent (or the
 /// linked span) is remote"; bit 9, "it is".
-fn flags(out: &mut Vec<u8>, field: u32, flags: TraceFlags, remote: bool) {
+pub(super) fn span_flags(flags: TraceFlags, remote: bool) -> u32 {
     const HAS_IS_REMOTE: u32 = 0x100;
     const IS_REMOTE: u32 = 0x200;
     let remote = if remote { IS_REMOTE } else { 0 };
-    let flags = u32::from(flags.bits()) | HAS_IS_REMOTE | remote;
-    key(out, field, WireType::Fixed32);
-    out.extend_from_slice(&flags.to_le_bytes());
+    u32::from(flags.bits()) | HAS_IS_REMOTE | remote
 }
 
-/// How many spans an answer with a status of success refuses nevertheless.
-/// A body that cannot be read refuses nothing: the status has spoken.
-pub(super) fn rejected_spans(body: &[u8]) -> usize {
-    let rejected = TraceResponse::decode(body)
-        .ok()
-        .and_then(|response| response.partial_success)
-        .map_or(0, |partial| partial.rejected_spans.max(0));
-    usize::try_from(rejected).unwrap_or(usize::MAX)
+fn flags(out: &mut Vec<u8>, field: u32, flags: TraceFlags, remote: bool) {
+    key(out, field, WireType::Fixed32);
+    out.extend_from_slice(&span_flags(flags, remote).to_le_bytes());
+}
+
+/// What a collector says beside success.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Partial {
+    /// How many spans it refuses nevertheless.
+    pub(super) rejected: usize,
+    /// Why, or a warning.
+    pub(super) message: String,
+}
+
+impl Partial {
+    pub(super) fn new(rejected: i64, message: &[u8]) -> Self {
+        let rejected = usize::try_from(rejected.max(0)).unwrap_or(usize::MAX);
+        Self { rejected, message: String::from_utf8_lossy(message).into_owned() }
+    }
+}
+
+/// What an answer with a status of success refuses nevertheless. A body that cannot be read
+/// refuses nothing: the status has spoken.
+pub(super) fn partial_success(body: &[u8]) -> Partial {
+    let partial = TraceResponse::decode(body).ok().and_then(|response| response.partial_success);
+    let partial = partial.unwrap_or_default();
+    Partial::new(partial.rejected_spans, &partial.error_message)
 }
 
 /// `ExportTraceServiceResponse`.
@@ -136,12 +153,13 @@ struct TraceResponse {
     partial_success: Option<TracePartialSuccess>,
 }
 
-/// `ExportTracePartialSuccess`, without its text (field 2): nobody reads it here, and text that
-/// is not UTF-8 must not hide the number.
+/// `ExportTracePartialSuccess`. Text that is not UTF-8 must not hide the number.
 #[derive(Clone, PartialEq, prost::Message)]
 struct TracePartialSuccess {
     #[prost(int64, tag = "1")]
     rejected_spans: i64,
+    #[prost(bytes = "vec", tag = "2")]
+    error_message: Vec<u8>,
 }
 
 /// The tag and the length of a message are no longer than this: 1 and 10 bytes.
@@ -224,64 +242,8 @@ mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    use super::super::samples::{full, small};
     use super::*;
-    use crate::model::{SpanId, TraceId, UnixNanos};
-    use crate::span::SpanKind;
-
-    fn small() -> Span {
-        Span {
-            trace_id: TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").unwrap(),
-            span_id: SpanId::from_hex(b"00f067aa0ba902b7").unwrap(),
-            parent_id: None,
-            trace_state: String::new(),
-            flags: TraceFlags::SAMPLED,
-            name: "GET".into(),
-            kind: SpanKind::Client,
-            start: UnixNanos(1),
-            end: UnixNanos(0x0102_0304_0506_0708),
-            status: Status::Unset,
-            attributes: vec![KeyValue { key: "k".into(), value: Value::Scalar(Scalar::Int(-1)) }],
-            links: vec![],
-        }
-    }
-
-    fn full() -> Span {
-        let scalar =
-            |key: &'static str, value| KeyValue { key: key.into(), value: Value::Scalar(value) };
-        let strings = |key: &'static str, values: &[&str]| KeyValue {
-            key: key.into(),
-            value: Value::Strings(values.iter().copied().map(str::to_owned).collect()),
-        };
-        let link = |byte, trace_state: &str, flags| Link {
-            trace_id: TraceId::from_bytes([byte; 16]).unwrap(),
-            span_id: SpanId::from_bytes([byte; 8]).unwrap(),
-            trace_state: trace_state.to_owned(),
-            flags,
-        };
-        Span {
-            parent_id: SpanId::from_bytes([7; 8]),
-            trace_state: "ot=th:8,vendor=x".into(),
-            name: "GET /orders/{id}".into(),
-            kind: SpanKind::Server,
-            status: Status::Error("timeout".into()),
-            attributes: vec![
-                scalar("bool.false", Scalar::Bool(false)),
-                scalar("bool.true", Scalar::Bool(true)),
-                scalar("double", Scalar::Double(-0.5)),
-                scalar("int.max", Scalar::Int(i64::MAX)),
-                scalar("int.zero", Scalar::Int(0)),
-                scalar("string.empty", Scalar::String(String::new())),
-                scalar("string.long", Scalar::String("ä".repeat(20_000))),
-                strings("strings", &["a", ""]),
-                strings("strings.none", &[]),
-            ],
-            links: vec![
-                link(8, "vendor=y", TraceFlags::SAMPLED.with(TraceFlags::RANDOM)),
-                link(9, "", TraceFlags::default()),
-            ],
-            ..small()
-        }
-    }
 
     #[test]
     fn golden_span() {
@@ -338,24 +300,27 @@ mod tests {
     }
 
     #[test]
-    fn partial_success() {
-        for (body, rejected) in [
-            (&b""[..], 0),
-            (b"\x0a\x00", 0),
-            (b"\x0a\x02\x08\x03", 3),
-            (b"\x0a\x02\x08\x64", 100),
+    fn partial_successes() {
+        for (body, rejected, message) in [
+            (&b""[..], 0, ""),
+            (b"\x0a\x00", 0, ""),
+            (b"\x0a\x02\x08\x03", 3, ""),
+            (b"\x0a\x02\x08\x64", 100, ""),
+            (b"\x0a\x07\x08\x03\x12\x03why", 3, "why"),
+            (b"\x0a\x03\x12\x01w", 0, "w"),
             // A text that is not UTF-8.
-            (b"\x0a\x05\x08\x03\x12\x01\xff", 3),
+            (b"\x0a\x05\x08\x03\x12\x01\xff", 3, "\u{fffd}"),
             // A negative number.
-            (b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 0),
+            (b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 0, ""),
             // An unknown field.
-            (b"\x0a\x04\x08\x03\x18\x01", 3),
+            (b"\x0a\x04\x08\x03\x18\x01", 3, ""),
             // Cut off; not protobuf; a field of the wrong type.
-            (b"\x0a\x02\x08", 0),
-            (b"{\"partialSuccess\":{}}", 0),
-            (b"\x0a\x05\x0a\x03abc", 0),
+            (b"\x0a\x02\x08", 0, ""),
+            (b"{\"partialSuccess\":{}}", 0, ""),
+            (b"\x0a\x05\x0a\x03abc", 0, ""),
         ] {
-            assert_eq!(rejected_spans(body), rejected, "{body:?}");
+            let expected = Partial { rejected, message: message.to_owned() };
+            assert_eq!(partial_success(body), expected, "{body:?}");
         }
     }
 
@@ -441,12 +406,7 @@ mod tests {
 
         #[test]
         fn a_body_decodes() {
-            let ours = Resource {
-                attributes: vec![
-                    ("service.name".into(), Scalar::String("checkout".into())),
-                    ("replicas".into(), Scalar::Int(3)),
-                ],
-            };
+            let ours = super::super::super::samples::resource();
             let mut spans = Vec::new();
             encode_span(&mut spans, &small());
             encode_span(&mut spans, &full());

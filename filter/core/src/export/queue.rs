@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
-use super::otlp;
+use super::encoder::Encoder;
 use crate::config::{Batch as Limits, Queue as Bounds};
 use crate::model::MonoNanos;
-use crate::span::Span;
 
 /// Spans, and how many bytes they take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -20,11 +20,20 @@ pub(super) struct Load {
 pub(super) struct Batch {
     /// Batches are numbered by age.
     number: u64,
-    spans: usize,
-    bytes: Vec<u8>,
+    load: Load,
+    content: Content,
     pub(super) first_attempt: Option<MonoNanos>,
     pub(super) failures: u32,
     pub(super) not_before: MonoNanos,
+}
+
+/// What a batch is made of.
+#[derive(Debug)]
+enum Content {
+    /// The request, from the first attempt on: a retry is the same again.
+    Body(Rc<[u8]>),
+    /// The spans, encoded one after the other.
+    Spans(Vec<u8>),
 }
 
 /// Which of the batches that are ready goes first.
@@ -63,12 +72,17 @@ pub(super) struct Queue {
 
 impl Batch {
     pub(super) fn load(&self) -> Load {
-        Load { spans: self.spans, bytes: self.bytes.len() }
+        self.load
     }
 
-    /// The spans, encoded one after the other.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The body of the request that carries it.
+    pub(super) fn body(&mut self, encoder: &Encoder) -> Rc<[u8]> {
+        let body = match &self.content {
+            Content::Body(body) => Rc::clone(body),
+            Content::Spans(spans) => encoder.body(spans).into(),
+        };
+        self.content = Content::Body(Rc::clone(&body));
+        body
     }
 }
 
@@ -86,14 +100,18 @@ impl Queue {
         }
     }
 
-    /// Takes `span` in and tells how many bytes it takes.
-    pub(super) fn push(&mut self, span: &Span, now: MonoNanos) -> Result<usize, Refused> {
+    /// Takes a span in, which `encode` appends, and tells how many bytes it takes.
+    pub(super) fn push(
+        &mut self,
+        encode: impl FnOnce(&mut Vec<u8>),
+        now: MonoNanos,
+    ) -> Result<usize, Refused> {
         // A full queue is no reason to encode.
         if self.held.spans >= self.bounds.max_spans {
             return Err(Refused::Full);
         }
         let start = self.open.len();
-        otlp::encode_span(&mut self.open, span);
+        encode(&mut self.open);
         let bytes = self.open.len().saturating_sub(start);
         let held = self.held.bytes.saturating_add(bytes);
         let refused = if bytes > self.limits.max_bytes {
@@ -159,8 +177,8 @@ impl Queue {
     pub(super) fn clear(&mut self) -> Load {
         let mut load = Load { spans: self.open_spans, bytes: self.open.len() };
         for batch in self.ready.drain(..) {
-            load.spans = load.spans.saturating_add(batch.spans);
-            load.bytes = load.bytes.saturating_add(batch.bytes.len());
+            load.spans = load.spans.saturating_add(batch.load.spans);
+            load.bytes = load.bytes.saturating_add(batch.load.bytes);
         }
         self.open = Vec::new();
         self.open_spans = 0;
@@ -179,8 +197,8 @@ impl Queue {
         self.open.drain(..bytes.len());
         self.ready.push_back(Batch {
             number: self.next_number,
-            spans: core::mem::take(&mut self.open_spans),
-            bytes,
+            load: Load { spans: core::mem::take(&mut self.open_spans), bytes: bytes.len() },
+            content: Content::Spans(bytes),
             first_attempt: None,
             failures: 0,
             not_before: MonoNanos::default(),
@@ -195,34 +213,10 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::model::{SpanId, TraceFlags, TraceId, UnixNanos};
-    use crate::span::{SpanKind, Status};
 
-    /// A span whose element is `bytes` long.
-    fn span(bytes: usize) -> Span {
-        let mut span = Span {
-            trace_id: TraceId::from_bytes([1; 16]).unwrap(),
-            span_id: SpanId::from_bytes([2; 8]).unwrap(),
-            parent_id: None,
-            trace_state: String::new(),
-            flags: TraceFlags::SAMPLED,
-            name: "n".into(),
-            kind: SpanKind::Server,
-            start: UnixNanos(1),
-            end: UnixNanos(2),
-            status: Status::Unset,
-            attributes: vec![],
-            links: vec![],
-        };
-        loop {
-            let mut out = Vec::new();
-            otlp::encode_span(&mut out, &span);
-            assert!(out.len() <= bytes, "no span is {bytes} long");
-            if out.len() == bytes {
-                return span;
-            }
-            span.name.push('n');
-        }
+    /// Encodes a span of so many bytes.
+    fn span(bytes: usize) -> impl Fn(&mut Vec<u8>) {
+        move |out| out.extend(vec![b's'; bytes])
     }
 
     fn queue(max_spans: usize, max_bytes: usize) -> Queue {
@@ -232,18 +226,19 @@ mod tests {
 
     fn take(queue: &mut Queue, now: u64, turn: Turn) -> Option<(u64, usize, usize)> {
         let batch = queue.take(MonoNanos(now), turn)?;
-        assert_eq!(batch.load(), Load { spans: batch.spans, bytes: batch.bytes().len() });
-        Some((batch.number, batch.spans, batch.bytes.len()))
+        let Content::Spans(spans) = &batch.content else { panic!("{batch:?}") };
+        assert_eq!(batch.load.bytes, spans.len());
+        Some((batch.number, batch.load.spans, spans.len()))
     }
 
     #[test]
     fn by_count_by_bytes_by_age() {
         let mut queue = queue(100, 10_000);
         for bytes in [80, 80, 80, 100, 100, 100, 250] {
-            assert_eq!(queue.push(&span(bytes), MonoNanos(5)), Ok(bytes));
+            assert_eq!(queue.push(span(bytes), MonoNanos(5)), Ok(bytes));
         }
-        assert_eq!(queue.push(&span(80), MonoNanos(7)), Ok(80));
-        assert_eq!(queue.push(&span(80), MonoNanos(9)), Ok(80));
+        assert_eq!(queue.push(span(80), MonoNanos(7)), Ok(80));
+        assert_eq!(queue.push(span(80), MonoNanos(9)), Ok(80));
         for expected in [(0, 3, 240), (1, 2, 200), (2, 1, 100), (3, 1, 250)] {
             assert_eq!(take(&mut queue, 16, Turn::Oldest), Some(expected));
         }
@@ -256,7 +251,7 @@ mod tests {
     #[test]
     fn hurry_waits_for_nobody() {
         let mut queue = queue(100, 10_000);
-        queue.push(&span(80), MonoNanos(5)).unwrap();
+        queue.push(span(80), MonoNanos(5)).unwrap();
         queue.hurry();
         assert_eq!(take(&mut queue, 5, Turn::Oldest), Some((0, 1, 80)));
     }
@@ -264,22 +259,22 @@ mod tests {
     #[test]
     fn bounds_hold_until_release() {
         let mut queue = queue(2, 10_000);
-        assert_eq!(queue.push(&span(251), MonoNanos(0)), Err(Refused::TooLarge));
+        assert_eq!(queue.push(span(251), MonoNanos(0)), Err(Refused::TooLarge));
         assert!(queue.is_empty());
-        queue.push(&span(80), MonoNanos(0)).unwrap();
-        queue.push(&span(80), MonoNanos(0)).unwrap();
+        queue.push(span(80), MonoNanos(0)).unwrap();
+        queue.push(span(80), MonoNanos(0)).unwrap();
         let batch = queue.take(MonoNanos(10), Turn::Oldest).unwrap();
-        assert_eq!(queue.push(&span(80), MonoNanos(0)), Err(Refused::Full));
+        assert_eq!(queue.push(span(80), MonoNanos(0)), Err(Refused::Full));
         queue.release(batch.load());
-        assert_eq!(queue.push(&span(80), MonoNanos(0)), Ok(80));
+        assert_eq!(queue.push(span(80), MonoNanos(0)), Ok(80));
     }
 
     #[test]
     fn bytes_are_bounded_too() {
         let mut queue = queue(100, 300);
-        assert_eq!(queue.push(&span(200), MonoNanos(0)), Ok(200));
-        assert_eq!(queue.push(&span(101), MonoNanos(0)), Err(Refused::Full));
-        assert_eq!(queue.push(&span(100), MonoNanos(0)), Ok(100));
+        assert_eq!(queue.push(span(200), MonoNanos(0)), Ok(200));
+        assert_eq!(queue.push(span(101), MonoNanos(0)), Err(Refused::Full));
+        assert_eq!(queue.push(span(100), MonoNanos(0)), Ok(100));
         assert_eq!(queue.clear(), Load { spans: 2, bytes: 300 });
         assert!(queue.is_empty());
         assert_eq!(take(&mut queue, 99, Turn::Oldest), None);
@@ -289,7 +284,7 @@ mod tests {
     fn turns() {
         let mut queue = queue(100, 10_000);
         for _ in 0..3 {
-            queue.push(&span(250), MonoNanos(0)).unwrap();
+            queue.push(span(250), MonoNanos(0)).unwrap();
         }
         let mut first = queue.take(MonoNanos(0), Turn::Oldest).unwrap();
         first.failures = 1;
@@ -312,7 +307,11 @@ mod tests {
             refused += usize::from(queue.push(&span, MonoNanos(0)) == Err(Refused::Full));
         }
         assert_eq!(refused, 10_000 - (1 << 20) / 400);
-        let ready: usize = queue.ready.iter().map(|batch| batch.bytes.capacity()).sum();
+        let capacity = |batch: &Batch| match &batch.content {
+            Content::Spans(spans) => spans.capacity(),
+            Content::Body(body) => body.len(),
+        };
+        let ready: usize = queue.ready.iter().map(capacity).sum();
         assert!(ready <= 1 << 20, "{ready}");
         assert!(queue.open.capacity() <= 3 << 16, "{}", queue.open.capacity());
     }

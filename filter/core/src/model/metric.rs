@@ -83,6 +83,8 @@ metrics! {
     ExportFailuresStatus4xx = "meshweft_export_failures_status_4xx", Counter;
     /// Export requests answered with a status of 500 to 599.
     ExportFailuresStatus5xx = "meshweft_export_failures_status_5xx", Counter;
+    /// Export requests answered with a status of gRPC that is a failure, or with none.
+    ExportFailuresGrpcStatus = "meshweft_export_failures_grpc_status", Counter;
     /// Export requests that found nobody: no such cluster, no healthy host, no connection.
     ExportFailuresUnreachable = "meshweft_export_failures_unreachable", Counter;
     /// Milliseconds from sending an export request to its answer.

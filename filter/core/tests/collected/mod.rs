@@ -3,6 +3,7 @@
 //! Every `core` case must hold. Cases on which implementations are `split`, or which are
 //! `disputed`, must each have a row in `testdata/choices.json`, and that must hold.
 
+mod otlp;
 mod sampling;
 
 use std::collections::{BTreeMap, BTreeSet};

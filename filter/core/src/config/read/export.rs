@@ -6,12 +6,12 @@ use crate::config::fields;
 use crate::config::json::Json;
 use crate::config::node::{Faults, Node, Object};
 use crate::config::text::{header_value, is_header_name};
-use crate::config::{Batch, Export, Queue, Retry};
+use crate::config::{Batch, Export, Protocol, Queue, Retry};
 
 pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Option<Export> {
-    let protocol = object.get("protocol");
-    protocol.and_then(|node| node.word(&[fields::OTLP_HTTP], faults));
-    let path = object.text("path", &fields::PATH, faults).unwrap_or_default();
+    let protocol = object.get("protocol").and_then(|node| node.word(Protocol::NAMES, faults));
+    let protocol = protocol.and_then(Protocol::from_name).unwrap_or_default();
+    let path = path(object, protocol, faults);
     let authority = object.text("authority", &fields::AUTHORITY, faults);
     let headers = object.get("headers").map(|node| headers(&node, env, faults)).unwrap_or_default();
     let timeout = object.period("timeout", &fields::TIMEOUT, faults);
@@ -32,7 +32,24 @@ pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Op
         }
         return None;
     };
-    Some(Export { cluster, path, authority, headers, timeout, batch, queue, retry })
+    Some(Export { protocol, cluster, path, authority, headers, timeout, batch, queue, retry })
+}
+
+fn path(object: &Object<'_>, protocol: Protocol, faults: &mut Faults) -> String {
+    let given = object.get("path");
+    let path = given.as_ref().and_then(|node| node.text(&fields::PATH, faults));
+    let default = match protocol {
+        Protocol::OtlpHttp | Protocol::OtlpHttpJson => "/v1/traces",
+        Protocol::Zipkin => "/api/v2/spans",
+        Protocol::OtlpGrpc => {
+            if let (Some(node), Some(path)) = (given, path) {
+                let allowed = "is no path beside otlp/grpc: the method has its own";
+                node.wrong_value(quoted(path), allowed, faults);
+            }
+            return "/opentelemetry.proto.collector.trace.v1.TraceService/Export".to_owned();
+        }
+    };
+    path.unwrap_or(default).to_owned()
 }
 
 /// The cluster's name, and the authority that follows from it.

@@ -1,37 +1,33 @@
-//! An OTLP/HTTP receiver that decodes with the official types: an independent judge of what the
-//! filter encodes.
+//! A receiver of spans in every protocol that the filter speaks. OTLP it decodes with the official
+//! types: an independent judge of what the filter encodes.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::trace::v1 as otlp;
-use prost::Message;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+mod decode;
+mod encode;
+
 /// How long spans may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How the path of OTLP over HTTP for traces ends; collectors may stand below a path of their own.
-const PATH: &str = "/v1/traces";
 
 /// A span as it arrived, ids in hex.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,7 +77,7 @@ impl Span {
 /// What the receiver answers to a request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Reply {
-    /// The status; 0 is 200.
+    /// The status; 0 is the protocol's success.
     pub status: u16,
     /// Headers.
     pub headers: Vec<(String, String)>,
@@ -89,6 +85,14 @@ pub struct Reply {
     pub rejected: i64,
     /// How long to wait before.
     pub delay: Duration,
+    /// The status of gRPC, where it is spoken; 0 is success.
+    pub grpc_status: u32,
+    /// Seconds that gRPC's details ask to wait, in a `RetryInfo`.
+    pub grpc_pause: Option<i64>,
+    /// What stands in place of the protocol's own answer, without trailers.
+    pub garbage: Option<&'static [u8]>,
+    /// Whether the connection (or the stream) is broken in place of an answer.
+    pub reset: bool,
 }
 
 /// A request as it arrived.
@@ -110,7 +114,7 @@ pub struct Received {
 struct State {
     spans: Vec<Span>,
     requests: Vec<Received>,
-    /// Accepted exports in the official types.
+    /// Accepted exports in the official types, where they were OTLP.
     exports: Vec<ExportTraceServiceRequest>,
     /// Answers to the next requests, then the standing one.
     replies: Vec<Reply>,
@@ -284,10 +288,9 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 async fn receive(
     request: Request<Incoming>,
     shared: Arc<Shared>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Body>, io::Error> {
     let (parts, body) = request.into_parts();
-    let Ok(body) = body.collect().await else { return Ok(answer(400, &[], Bytes::new())) };
-    let body = body.to_bytes();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let headers = parts.headers.iter().map(|(name, value)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
@@ -306,107 +309,39 @@ async fn receive(
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     received.body = hasher.finish();
-    let decoded = decode(&parts, body);
+    let decoded = decode::request(&parts, &body);
     received.status = match (&decoded, reply.status) {
         (Err(status), _) => *status,
-        (Ok(_), 0) => 200,
+        (Ok((speaks, _)), 0) => speaks.success(),
         (Ok(_), status) => status,
     };
-    let (status, mut body) = (received.status, Bytes::new());
-    if let Ok(request) = decoded {
-        let spans = spans(request.clone());
+    let mut answer = answer(received.status, &reply.headers, Full::new(Bytes::new()));
+    if let Ok((speaks, decoded)) = decoded {
+        let spans = decoded.spans;
         received.spans = spans.len();
-        if status == 200 {
-            let mut state = shared.state();
-            state.spans.extend(spans);
-            state.exports.push(request);
-            drop(state);
-            let partial_success = (reply.rejected > 0).then(|| ExportTracePartialSuccess {
-                rejected_spans: reply.rejected,
-                error_message: "the lab says so".to_owned(),
-            });
-            body = ExportTraceServiceResponse { partial_success }.encode_to_vec().into();
+        if received.status == speaks.success() && !reply.reset {
+            if reply.grpc_status == 0 && reply.garbage.is_none() {
+                let mut state = shared.state();
+                state.spans.extend(spans);
+                state.exports.extend(decoded.export);
+            }
+            answer = encode::success(speaks, &reply);
         }
     }
     shared.state().requests.push(received);
     shared.changed.notify_waiters();
-    Ok(answer(status, &reply.headers, body))
+    if reply.reset { Err(io::Error::other("as the test wants it")) } else { Ok(answer) }
 }
 
-/// What OTLP over HTTP asks of a request, or the status that says what it lacks.
-fn decode(parts: &http::request::Parts, body: Bytes) -> Result<ExportTraceServiceRequest, u16> {
-    let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
-    if !parts.uri.path().ends_with(PATH) {
-        return Err(404);
-    }
-    if parts.method != Method::POST {
-        return Err(405);
-    }
-    if header("content-type") != Some(b"application/x-protobuf")
-        || header("content-encoding").is_some()
-    {
-        return Err(415);
-    }
-    ExportTraceServiceRequest::decode(body).map_err(|_| 400)
-}
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-fn answer(status: u16, headers: &[(String, String)], body: Bytes) -> Response<Full<Bytes>> {
+fn answer<B>(status: u16, headers: &[(String, String)], body: B) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(name, value);
     }
-    response.body(Full::new(body)).unwrap_or_default()
-}
-
-fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {
-    let mut all = Vec::new();
-    for resource_spans in request.resource_spans {
-        let resource = texts(resource_spans.resource.map(|r| r.attributes).unwrap_or_default());
-        for span in resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-            all.push(Span {
-                trace_id: hex(&span.trace_id),
-                span_id: hex(&span.span_id),
-                parent_id: hex(&span.parent_span_id),
-                trace_state: span.trace_state,
-                flags: span.flags,
-                name: span.name,
-                kind: match otlp::span::SpanKind::try_from(span.kind) {
-                    Ok(otlp::span::SpanKind::Server) => "SERVER".to_owned(),
-                    Ok(otlp::span::SpanKind::Client) => "CLIENT".to_owned(),
-                    other => format!("{other:?}"),
-                },
-                start: span.start_time_unix_nano,
-                end: span.end_time_unix_nano,
-                error: span.status.is_some_and(|s| s.code() == otlp::status::StatusCode::Error),
-                links: span.links.iter().map(|l| (hex(&l.trace_id), hex(&l.span_id))).collect(),
-                attributes: texts(span.attributes),
-                resource: resource.clone(),
-            });
-        }
-    }
-    all
-}
-
-fn texts(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
-    attributes
-        .into_iter()
-        .map(|pair| (pair.key, pair.value.map(text).unwrap_or_default()))
-        .collect()
-}
-
-fn text(value: AnyValue) -> String {
-    match value.value {
-        Some(Value::StringValue(text)) => text,
-        Some(Value::BoolValue(value)) => value.to_string(),
-        Some(Value::IntValue(value)) => value.to_string(),
-        Some(Value::DoubleValue(value)) => value.to_string(),
-        Some(Value::ArrayValue(array)) => {
-            array.values.into_iter().map(text).collect::<Vec<_>>().join(",")
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    response.body(body.boxed_unsync()).unwrap_or_default()
 }
