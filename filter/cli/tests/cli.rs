@@ -98,8 +98,7 @@ fn of_a_manifest_its_plugin_config_is_checked() {
     says(&meshweft(&["check", name]).output().unwrap(), 1, &expected, "");
     let json = r#"{"spec": {"pluginConfig": {}}}"#;
     let expected = format!(
-        "-: configuration: $.spec: unknown field: allowed are mode, service, propagation, \
-         sampling, spans, export\n-: {hint}\n"
+        "-: configuration: $.spec: unknown field: allowed are mode, service, propagation, correlation, sampling, spans, export\n-: {hint}\n"
     );
     says(&with_input(&["check", "-"], json), 1, &expected, "");
 }

@@ -6,10 +6,12 @@
 //! [`MetricUpdate`](model::MetricUpdate)); `now` and `rng` are arguments.
 //!
 //! Modules import from left to right only:
-//! `model <- config <- matching <- propagation <- sampling <- span <- export <- {stream, plugin}`.
+//! `model <- config <- matching <- propagation <- {sampling, correlation} <- span <- export <-
+//! {stream, plugin}`.
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod correlation;
 pub mod export;
 pub mod matching;
 pub mod model;

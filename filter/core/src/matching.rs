@@ -14,6 +14,8 @@ use crate::model::{Exchange, Headers, grpc_method, is_grpc};
 pub enum Side {
     /// On this one, all of them.
     Always(Direction),
+    /// There is no workload: the proxy stands alone.
+    Gateway,
     /// As the listener of each says: listeners of both directions share one instance where their
     /// configuration is the same.
     OfListener,
@@ -24,26 +26,38 @@ impl Side {
     #[must_use]
     pub const fn new(mode: Mode, gateway: bool) -> Self {
         match mode {
-            Mode::Inbound | Mode::Gateway => Self::Always(Direction::Inbound),
+            Mode::Inbound => Self::Always(Direction::Inbound),
             Mode::Outbound => Self::Always(Direction::Outbound),
-            Mode::Auto if gateway => Self::Always(Direction::Inbound),
+            Mode::Gateway => Self::Gateway,
+            Mode::Auto if gateway => Self::Gateway,
             Mode::Auto => Self::OfListener,
         }
     }
 
-    /// The side of one request; a listener without a direction is a gateway's.
+    /// The side of one request; a gateway's come in.
     #[must_use]
     pub fn of(self, exchange: &dyn Exchange) -> Direction {
+        self.of_workload(exchange).unwrap_or(Direction::Inbound)
+    }
+
+    /// On which side of a workload one request is; `None` without one: a listener without a
+    /// direction is a gateway's.
+    #[must_use]
+    pub fn of_workload(self, exchange: &dyn Exchange) -> Option<Direction> {
         match self {
-            Self::Always(direction) => direction,
+            Self::Always(direction) => Some(direction),
+            Self::Gateway => None,
             Self::OfListener => match exchange.integer(&["xds", "listener_direction"]) {
-                Some(OUTBOUND) => Direction::Outbound,
-                _ => Direction::Inbound,
+                Some(INBOUND) => Some(Direction::Inbound),
+                Some(OUTBOUND) => Some(Direction::Outbound),
+                _ => None,
             },
         }
     }
 }
 
+/// `envoy.config.core.v3.TrafficDirection.INBOUND`.
+const INBOUND: i64 = 1;
 /// `envoy.config.core.v3.TrafficDirection.OUTBOUND`.
 const OUTBOUND: i64 = 2;
 
@@ -116,7 +130,7 @@ pub struct Facts<'a> {
     cluster: OnceCell<Option<Vec<u8>>>,
     identity: OnceCell<Option<Vec<u8>>>,
     address: OnceCell<Option<Vec<u8>>>,
-    direction: OnceCell<Direction>,
+    workload: OnceCell<Option<Direction>>,
 }
 
 impl<'a> Facts<'a> {
@@ -134,7 +148,7 @@ impl<'a> Facts<'a> {
             cluster: OnceCell::new(),
             identity: OnceCell::new(),
             address: OnceCell::new(),
-            direction: OnceCell::new(),
+            workload: OnceCell::new(),
         }
     }
 
@@ -241,8 +255,21 @@ impl<'a> Facts<'a> {
         self.host.get_or_init(read).as_deref()
     }
 
+    /// Which side of the workload the request is on; a gateway's come in.
     fn direction(&self) -> Direction {
-        *self.direction.get_or_init(|| self.side.of(self.exchange))
+        self.of_workload().unwrap_or(Direction::Inbound)
+    }
+
+    /// The same, `None` without a workload.
+    #[must_use]
+    pub fn of_workload(&self) -> Option<Direction> {
+        *self.workload.get_or_init(|| self.side.of_workload(self.exchange))
+    }
+
+    /// [`Self::of_workload`], if something has asked for it.
+    #[must_use]
+    pub fn known_direction(&self) -> Option<Direction> {
+        self.workload.get().map(|side| side.unwrap_or(Direction::Inbound))
     }
 
     fn route(&self) -> Option<&[u8]> {

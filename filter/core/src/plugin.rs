@@ -5,6 +5,7 @@ use core::time::Duration;
 use rand::{Rng, RngExt};
 
 use crate::config::{Config, Direction};
+use crate::correlation::Correlation;
 use crate::export::{CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
@@ -42,6 +43,8 @@ pub struct Plugin {
     pub describer: Describer,
     /// What decides about requests.
     pub sampler: Sampler,
+    /// What joins calls to what came in; `None` where nothing is to be joined.
+    pub correlation: Option<Correlation>,
     /// Counts of everything that happens to requests and spans.
     pub metrics: Metrics,
 }
@@ -72,8 +75,12 @@ impl Plugin {
     ) -> Self {
         let node = node.map(Node::from_property).unwrap_or_default();
         let resource = resource(&config.service, &node, environment);
+        let side = Side::new(config.mode, node.is_gateway());
+        // Where nothing is begun there is nothing to remember; a gateway forwards all headers.
+        let joins = config.export.is_some() && side != Side::Gateway;
         Self {
-            side: Side::new(config.mode, node.is_gateway()),
+            side,
+            correlation: joins.then(|| Correlation::new(&config.correlation)).flatten(),
             service: resource.service_name().to_owned(),
             exporter: config.export.as_ref().map(|export| Exporter::new(export, &resource)),
             phase: Phase::Serving,
@@ -147,10 +154,10 @@ impl Plugin {
         self.side
     }
 
-    /// Which side of a call the span of a request describes.
+    /// Which side of a call the span of a request describes, `known` or asked for.
     #[must_use]
-    pub fn span_kind(&self, exchange: &impl Exchange) -> SpanKind {
-        match self.side.of(exchange) {
+    pub fn span_kind(&self, known: Option<Direction>, exchange: &impl Exchange) -> SpanKind {
+        match known.unwrap_or_else(|| self.side.of(exchange)) {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
         }
@@ -184,6 +191,9 @@ impl Plugin {
     /// by.
     pub fn on_tick(&mut self, now: MonoNanos, wall: UnixNanos, shared: &dyn Shared) -> Tick {
         self.sampler.on_tick(now, wall, shared);
+        if let Some(correlation) = &mut self.correlation {
+            correlation.on_tick(now, shared, &mut self.metrics);
+        }
         let Some(exporter) = &mut self.exporter else {
             return Tick { calls: Vec::new(), done: self.finish() };
         };
@@ -215,6 +225,9 @@ impl Plugin {
     /// else ticks go on until one says that it is done: the queue is empty, or a span has had
     /// the time that the configuration grants to retries.
     pub fn on_shutdown(&mut self, now: MonoNanos) -> bool {
+        if let Some(correlation) = &mut self.correlation {
+            correlation.on_shutdown(&mut self.metrics);
+        }
         let idle = self.exporter.as_mut().is_none_or(|exporter| {
             exporter.drain();
             exporter.is_idle()

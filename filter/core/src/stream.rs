@@ -2,7 +2,8 @@
 
 use rand::Rng;
 
-use crate::config::{AccessLogField, KeepBaggage, Trust};
+use crate::config::{AccessLogField, Direction, KeepBaggage, Trust};
+use crate::correlation::{Found, How, Ticket};
 use crate::matching::Facts;
 use crate::model::{Exchange, HeaderEdit, Headers, Metric, Shared, SpanId, TraceFlags, TraceId};
 use crate::plugin::Plugin;
@@ -10,7 +11,7 @@ use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
 use crate::sampling::{Decision, Origin, OtMember, Reason, Threshold, Verdict};
-use crate::span::{Link, Subject};
+use crate::span::{Correlated, Link, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
 /// `wasm.meshweft.trace_id`, readable in access logs. It is the mark by which a second instance
@@ -21,6 +22,8 @@ pub const TRACE_ID_STATE: &str = "meshweft.trace_id";
 #[derive(Debug, Default)]
 pub struct Stream {
     state: State,
+    /// What is to be given back when a remembered request is over.
+    remembered: Option<Ticket>,
 }
 
 /// What shall become of a request, and what shall be said about it.
@@ -63,6 +66,9 @@ struct Recording {
     headers: Headers,
     context: SpanContext,
     parent_id: Option<SpanId>,
+    /// If it had to be asked for.
+    direction: Option<Direction>,
+    correlation: Option<Correlated>,
     links: Vec<Link>,
     baggage: Vec<(String, String)>,
     decision: Decision,
@@ -77,11 +83,24 @@ impl Stream {
         shared: &impl Shared,
         rng: &mut impl Rng,
     ) -> RequestEffects {
+        self.begin(true, plugin, exchange, shared, rng)
+    }
+
+    /// The same, of a request that is still `open` or of one that is over already.
+    fn begin(
+        &mut self,
+        open: bool,
+        plugin: &mut Plugin,
+        exchange: &impl Exchange,
+        shared: &impl Shared,
+        rng: &mut impl Rng,
+    ) -> RequestEffects {
         if !matches!(self.state, State::New) {
             return RequestEffects::default();
         }
-        let (state, effects) = begin(plugin, exchange, shared, rng);
+        let (state, effects, remembered) = begin(open, plugin, exchange, shared, rng);
         self.state = state;
+        self.remembered = remembered;
         effects
     }
 
@@ -119,7 +138,10 @@ impl Stream {
         shared: &impl Shared,
         rng: &mut impl Rng,
     ) -> RequestEffects {
-        let effects = self.on_request_headers(plugin, exchange, shared, rng);
+        let effects = self.begin(false, plugin, exchange, shared, rng);
+        if let (Some(ticket), Some(correlation)) = (&self.remembered, &mut plugin.correlation) {
+            correlation.close(ticket);
+        }
         match core::mem::replace(&mut self.state, State::Ended) {
             State::Ended | State::New => {}
             State::Passive => plugin.metrics.add(Metric::Passive, 1),
@@ -135,9 +157,10 @@ impl Stream {
                 let subject = Subject {
                     context: &recording.context,
                     parent_id: recording.parent_id,
-                    kind: plugin.span_kind(exchange),
+                    kind: plugin.span_kind(recording.direction, exchange),
                     headers: &recording.headers,
                     reason: &reason,
+                    correlation: recording.correlation,
                     baggage: &recording.baggage,
                     links: &recording.links,
                 };
@@ -150,18 +173,20 @@ impl Stream {
 }
 
 fn begin(
+    open: bool,
     plugin: &mut Plugin,
     exchange: &impl Exchange,
     shared: &impl Shared,
     rng: &mut impl Rng,
-) -> (State, RequestEffects) {
+) -> (State, RequestEffects, Option<Ticket>) {
     if exchange.property(&[TRACE_ID_STATE]).is_some_and(|id| !id.is_empty()) {
-        return (State::Passive, RequestEffects::default());
+        return (State::Passive, RequestEffects::default(), None);
     }
     let headers = exchange.request_headers();
     let standing = Standing::of(&headers);
     let facts = Facts::new(&headers, exchange, plugin.side());
-    let Caller { remote, decision: parent, link, trust } = receive(plugin, &standing, &facts);
+    let Caller { remote, decision: parent, correlation, links, trust } =
+        receive(plugin, &standing, &facts, shared);
     if plugin.config().export.is_none() {
         // No mark is left: another instance behind this one may have an export.
         let mut edits = onward(plugin, &standing, &facts, None);
@@ -169,7 +194,7 @@ fn begin(
             // Nothing is begun here; what nobody is to find behind the edge goes all the same.
             edits.extend(propagation::forget(&standing));
         }
-        return (State::PassThrough, RequestEffects { edits, ..RequestEffects::default() });
+        return (State::PassThrough, RequestEffects { edits, ..RequestEffects::default() }, None);
     }
 
     let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);
@@ -201,6 +226,9 @@ fn begin(
         alone: trust != Trust::Continue,
     };
     let edits = onward(plugin, &standing, &facts, Some(&outgoing));
+    let continued = remote.is_some() && correlation.is_none();
+    let remembered =
+        if open { remember(plugin, &facts, &context, continued, shared) } else { None };
     let filter_state = filter_state(&plugin.config().propagation.access_log, &context, sampled);
     let seen = propagation::native_tracer_decided(&headers);
     let warning = if seen { plugin.on_native_tracer() } else { None };
@@ -212,35 +240,76 @@ fn begin(
         Verdict::RecordAndSample => {
             let wanted = &plugin.config().propagation.baggage;
             let baggage = propagation::baggage_attributes(wanted, &standing);
-            let links = Vec::from_iter(link);
+            let direction = facts.known_direction();
             State::Recording(Box::new(Recording {
                 headers,
                 context,
                 parent_id,
+                direction,
+                correlation,
                 links,
                 baggage,
                 decision,
             }))
         }
     };
-    (state, RequestEffects { edits, filter_state, warning })
+    (state, RequestEffects { edits, filter_state, warning }, remembered)
+}
+
+/// Remembers what goes on of a request from outside, for the calls that it may cause.
+fn remember(
+    plugin: &mut Plugin,
+    facts: &Facts<'_>,
+    context: &SpanContext,
+    continued: bool,
+    shared: &impl Shared,
+) -> Option<Ticket> {
+    let correlation = plugin.correlation.as_mut()?;
+    let keys = correlation.keys(facts.headers())?;
+    match facts.of_workload() {
+        Some(Direction::Inbound) => {
+            correlation.remember(keys, context, shared, &mut plugin.metrics)
+        }
+        Some(Direction::Outbound) if continued => {
+            correlation.forwarded(&mut plugin.metrics);
+            None
+        }
+        Some(Direction::Outbound) | None => None,
+    }
+}
+
+/// What has caused a call that came without a context.
+fn look_up(plugin: &mut Plugin, facts: &Facts<'_>, shared: &impl Shared) -> Option<Found> {
+    let correlation = plugin.correlation.as_mut()?;
+    if facts.of_workload() != Some(Direction::Outbound) {
+        return None;
+    }
+    let keys = correlation.keys(facts.headers());
+    correlation.look_up(keys.as_ref(), shared, &mut plugin.metrics)
 }
 
 /// What counts of that which a caller sent.
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 struct Caller {
     /// The trace that goes on.
     remote: Option<RemoteContext>,
     /// The decision that came with it, or alone.
     decision: Option<ParentDecision>,
-    /// The span of another trace that the new one is linked to.
-    link: Option<Link>,
+    /// How it was found, if not among the headers.
+    correlation: Option<Correlated>,
+    /// The spans that may have caused it beside the parent, or in place of one.
+    links: Vec<Link>,
     /// What all of it is worth.
     trust: Trust,
 }
 
-/// Reads what came in, counts it, and weighs it.
-fn receive(plugin: &mut Plugin, standing: &Standing<'_>, facts: &Facts<'_>) -> Caller {
+/// Reads what came in, or else looks it up, counts it, and weighs it.
+fn receive(
+    plugin: &mut Plugin,
+    standing: &Standing<'_>,
+    facts: &Facts<'_>,
+    shared: &impl Shared,
+) -> Caller {
     let propagation = &plugin.config().propagation;
     let extracted = propagation::extract(&propagation.extract, standing);
     let begins = plugin.config().export.is_some();
@@ -249,6 +318,13 @@ fn receive(plugin: &mut Plugin, standing: &Standing<'_>, facts: &Facts<'_>) -> C
     if !extracted.invalid.is_empty() {
         plugin.metrics.add(Metric::ContextInvalid, 1);
         plugin.metrics.add_invalid(extracted.invalid);
+    }
+    let comes_alone = !matches!(extracted.incoming, Incoming::Context(_));
+    if comes_alone
+        && trust == Trust::Continue
+        && let Some(found) = look_up(plugin, facts, shared)
+    {
+        return join(weigh(extracted.incoming, trust), found);
     }
     match (&extracted.incoming, trust) {
         (Incoming::Absent | Incoming::Decision(_), _) => {
@@ -273,10 +349,31 @@ fn weigh(incoming: Incoming, trust: Trust) -> Caller {
         (Trust::Continue, Incoming::Decision(decision)) => {
             Caller { decision: Some(decision), ..nothing }
         }
-        (Trust::Link, Incoming::Context(remote)) => Caller { link: link(&remote), ..nothing },
+        (Trust::Link, Incoming::Context(remote)) => {
+            Caller { links: Vec::from_iter(link(&remote)), ..nothing }
+        }
         (Trust::Continue, Incoming::Absent | Incoming::Invalid)
         | (Trust::Link, Incoming::Absent | Incoming::Decision(_) | Incoming::Invalid)
         | (Trust::Restart, _) => nothing,
+    }
+}
+
+/// A caller without a context that is one of those `found`, as if its headers had told so; or that
+/// may be any of them.
+fn join(caller: Caller, found: Found) -> Caller {
+    let correlation = Some(Correlated {
+        how: found.how,
+        confidence: found.confidence(),
+        candidates: found.candidates.len(),
+    });
+    let mut candidates = found.candidates.into_iter();
+    let remote = if found.how == How::Header { candidates.next() } else { None };
+    Caller {
+        decision: remote.as_ref().map(|remote| remote.decision).or(caller.decision),
+        remote,
+        correlation,
+        links: candidates.filter_map(|candidate| link(&candidate)).collect(),
+        ..caller
     }
 }
 
@@ -382,7 +479,11 @@ mod tests {
         let continued =
             || Caller { remote: Some(remote()), decision: Some(Sample), ..Caller::default() };
         let decided = || Caller { decision: Some(Drop), ..Caller::default() };
-        let linked = || Caller { link: link(&remote()), trust: Trust::Link, ..Caller::default() };
+        let linked = || Caller {
+            links: Vec::from_iter(link(&remote())),
+            trust: Trust::Link,
+            ..Caller::default()
+        };
         let nothing = || [Trust::Continue, Trust::Restart, Trust::Link].map(none);
         for (incoming, expected) in [
             (Incoming::Absent, nothing()),

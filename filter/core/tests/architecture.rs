@@ -6,19 +6,42 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 9] = [
+const ROOMS: [(&str, &[&str]); 10] = [
     ("model", &[]),
     ("config", &["model"]),
     ("matching", &["model", "config"]),
     ("propagation", &["model", "config", "matching"]),
     ("sampling", &["model", "config", "matching", "propagation"]),
-    ("span", &["model", "config", "matching", "propagation", "sampling"]),
-    ("export", &["model", "config", "matching", "propagation", "sampling", "span"]),
+    ("correlation", &["model", "config", "matching", "propagation"]),
+    ("span", &["model", "config", "matching", "propagation", "sampling", "correlation"]),
+    ("export", &["model", "config", "matching", "propagation", "sampling", "correlation", "span"]),
     (
         "stream",
-        &["model", "config", "matching", "propagation", "sampling", "span", "export", "plugin"],
+        &[
+            "model",
+            "config",
+            "matching",
+            "propagation",
+            "sampling",
+            "correlation",
+            "span",
+            "export",
+            "plugin",
+        ],
     ),
-    ("plugin", &["model", "config", "matching", "propagation", "sampling", "span", "export"]),
+    (
+        "plugin",
+        &[
+            "model",
+            "config",
+            "matching",
+            "propagation",
+            "sampling",
+            "correlation",
+            "span",
+            "export",
+        ],
+    ),
 ];
 
 /// What only an adapter may name.

@@ -4,9 +4,9 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Baggage, Batch, Config, Direction, Export, KeepBaggage, Mode, ParentPolicy,
-    Propagation, Protocol, Query, Queue, Rate, ResponseHeader, Retry, Scalar, Service, Trust,
-    schema,
+    AccessLogField, Baggage, Batch, Config, Correlation, Direction, Export, KeepBaggage, Mode,
+    ParentPolicy, Propagation, Protocol, Query, Queue, Rate, ResponseHeader, Retry, Scalar,
+    Service, Trust, schema,
 };
 use meshweft_core::model::Format;
 use rand::rngs::SmallRng;
@@ -44,7 +44,7 @@ fn parsed(config: &Value) -> Config {
 /// Configurations at their upper bounds, and beyond: `(name, bound, build)`.
 type Bound = (&'static str, usize, &'static str, fn(usize) -> Value);
 
-const BOUNDS: [Bound; 12] = [
+const BOUNDS: [Bound; 13] = [
     ("rules", 1000, "at most 1000 rules", |n| {
         let rules: Vec<_> = (0..n).map(|i| json!({"name": format!("r{i}")})).collect();
         json!({"sampling": {"rules": rules}})
@@ -66,6 +66,10 @@ const BOUNDS: [Bound; 12] = [
     ("baggage keys", 64, "at most 64 keys", |n| {
         let keys: Vec<_> = (0..n).map(|i| format!("k{i}")).collect();
         json!({"propagation": {"baggage": {"allow": keys}}})
+    }),
+    ("key headers", 4, "at most 4 header names", |n| {
+        let names: Vec<_> = (0..n).map(|i| format!("x-{i}")).collect();
+        json!({"correlation": {"headers": names}})
     }),
     ("any-of", 1000, "at most 1000 matchers", |n| with_match(&json!({"path": vec!["/a"; n]}))),
     ("pattern", 4096, "1 to 4096 characters", |n| {
@@ -166,6 +170,9 @@ fn an_empty_configuration_has_the_defaults() {
         assert_eq!(propagation.response, []);
         assert_eq!(propagation.access_log, [AccessLogField::TraceId]);
         assert_eq!(propagation.baggage, Baggage::default());
+        let correlation = config.correlation;
+        assert_eq!(correlation.headers, ["x-request-id"]);
+        assert_eq!((correlation.linger, correlation.capacity), (Duration::from_secs(1), 8192));
         assert_eq!(config.sampling.parent, ParentPolicy::Respect);
         assert_eq!(config.sampling.rate, Rate::ALL);
         assert!(config.sampling.rules.is_empty());
@@ -175,6 +182,21 @@ fn an_empty_configuration_has_the_defaults() {
         assert_eq!(spans.max_value_length, 256);
         assert_eq!(config.export, None);
     }
+}
+
+#[test]
+fn what_joins_calls() {
+    let correlation = |value: Value| parsed(&json!({"correlation": value})).correlation;
+    let whole = json!({"headers": ["x-b", "x-a"], "linger": "250ms", "capacity": 64});
+    assert_eq!(
+        correlation(whole),
+        Correlation {
+            headers: vec!["x-b".to_owned(), "x-a".to_owned()],
+            linger: Duration::from_millis(250),
+            capacity: 64,
+        }
+    );
+    assert_eq!(correlation(json!({"headers": []})).headers, [""; 0]);
 }
 
 fn propagation(value: &Value) -> Propagation {

@@ -1,8 +1,10 @@
 //! Every file of `config-examples/`, asked about requests.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
+use core::time::Duration;
+
 use meshweft_core::config::{
-    AccessLogField, Config, Direction, KeepBaggage, ResponseHeader, Scalar, Trust,
+    AccessLogField, Config, Correlation, KeepBaggage, ResponseHeader, Scalar, Trust,
 };
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{
@@ -27,6 +29,7 @@ const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
 const MIXED_FORMATS: &str = include_str!("../../../config-examples/mixed-formats.json");
 const READABLE_SPANS: &str = include_str!("../../../config-examples/readable-spans.json");
 const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
+const UNINSTRUMENTED: &str = include_str!("../../../config-examples/uninstrumented.json");
 
 const SAMPLED: Option<ParentDecision> = Some(ParentDecision::Sample);
 const DROPPED: Option<ParentDecision> = Some(ParentDecision::Drop);
@@ -284,10 +287,23 @@ fn mixed_formats() {
 }
 
 #[test]
+fn uninstrumented() {
+    check(UNINSTRUMENTED, &[("GET shop/", NONE, None, 0.03, true, "default")]);
+    assert_eq!(
+        config(UNINSTRUMENTED).correlation,
+        Correlation {
+            headers: vec!["x-request-id".to_owned(), "x-correlation-id".to_owned()],
+            linger: Duration::from_secs(5),
+            capacity: 16_384,
+        }
+    );
+}
+
+#[test]
 fn edge_gateway() {
     let config = config(EDGE_GATEWAY);
     let side = Side::new(config.mode, false);
-    assert_eq!(side, Side::Always(Direction::Inbound));
+    assert_eq!(side, Side::Gateway);
     let headers = Headers::default();
     let identity = |id| ("connection.uri_san_peer_certificate", id);
     let address = |address| ("source.address", address);
@@ -380,6 +396,7 @@ fn readable_spans() {
         parent_id: None,
         kind: SpanKind::Server,
         headers: &headers,
+        correlation: None,
         reason: "default",
         baggage: &[],
         links: &[],
@@ -435,7 +452,8 @@ fn every_file_is_asked() {
             "minimal.json",
             "mixed-formats.json",
             "production.json",
-            "readable-spans.json"
+            "readable-spans.json",
+            "uninstrumented.json"
         ]
     );
     let readme = std::fs::read_to_string(format!("{folder}/README.md")).unwrap();

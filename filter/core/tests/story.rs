@@ -527,7 +527,8 @@ fn nothing_is_read_of_a_request_for_trust_unless_a_rule_asks_and_something_came_
     assert_eq!(with_parent.asked.take(), [TRACE_ID_STATE]);
     let mut worker = Worker::exporting(by_source);
     worker.begin(&bare);
-    assert_eq!(bare.asked.take(), [TRACE_ID_STATE]);
+    // The listener says whether a call may be joined to what came in.
+    assert_eq!(bare.asked.take(), [TRACE_ID_STATE, "xds.listener_direction"]);
     worker.begin(&with_parent);
     assert_eq!(
         with_parent.asked.take(),

@@ -13,6 +13,9 @@ use meshweft_host_tests::{Exchange, HostEmulator, Usage, request};
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const DROPPED_PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
+/// A configuration that joins no calls.
+const ALONE: &str = r#"{"export": {"cluster": "otel-collector"}, "correlation": {"headers": []}}"#;
+
 /// What one request spends when the instance has seen others.
 fn spent(host: &mut HostEmulator, root: u32, kind: &str, exchange: &Exchange) -> Usage {
     for _ in 0..3 {
@@ -33,7 +36,7 @@ fn calls(usage: &Usage) -> Vec<(&str, u64)> {
 /// the trace id. What is recorded also pays for a span's properties and the clock.
 #[test]
 fn hostcalls_of_a_request() {
-    let (mut host, root) = boot();
+    let (mut host, root) = boot_with(ALONE);
     let kinds = [
         ("sampled", request()),
         ("continued", request().with_header("traceparent", PARENT)),
@@ -87,7 +90,7 @@ fn formats_that_do_not_stand_cost_nothing() {
 #[test]
 fn what_is_told_costs_one_call_each() {
     let (mut host, root) = boot_with(
-        r#"{"export": {"cluster": "otel-collector"}, "propagation": {
+        r#"{"export": {"cluster": "otel-collector"}, "correlation": {"headers": []}, "propagation": {
             "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
             "access_log": ["trace_id", "span_id", "sampled"]}}"#,
     );
@@ -101,6 +104,33 @@ fn what_is_told_costs_one_call_each() {
         ("proxy_set_property", 3),
     ];
     assert_eq!(calls(&spent(&mut host, root, "told", &exchange)), told);
+}
+
+/// To remember a request costs the clock, a look and a write; to look one up the clock and a look.
+/// Which of the two it is costs a property, unless it is read for a span anyway.
+#[test]
+fn what_joins_calls_costs_shared_data_once() {
+    let more = |exchange: &Exchange| {
+        let [with, without] = [boot(), boot_with(ALONE)]
+            .map(|(mut host, root)| signed(spent(&mut host, root, "joined", exchange)));
+        let mut more = with;
+        for (name, count) in without {
+            *more.entry(name).or_insert(0) -= count;
+        }
+        more.retain(|_, count| *count != 0);
+        more.into_iter().collect::<Vec<_>>()
+    };
+    let named = |calls: &[(&str, i64)]| -> Vec<_> {
+        calls.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    };
+    let outbound = || request().with_property(&["xds", "listener_direction"], 2_i64.to_le_bytes());
+    let (clock, look) = (("clock_time_get", 1), ("proxy_get_shared_data", 1));
+    let (side, write) = (("proxy_get_property", 1), ("proxy_set_shared_data", 1));
+    assert_eq!(more(&request()), named(&[clock, look, write]));
+    let unsampled = request().with_header("traceparent", DROPPED_PARENT);
+    assert_eq!(more(&unsampled), named(&[clock, side, look, write]));
+    assert_eq!(more(&outbound()), named(&[clock, look]));
+    assert_eq!(more(&outbound().with_header("traceparent", PARENT)), named(&[]));
 }
 
 fn signed(usage: Usage) -> BTreeMap<String, i64> {
@@ -156,7 +186,8 @@ fn limits_cost_only_what_they_decide() {
 #[test]
 fn a_limit_that_is_reached_costs_the_clock() {
     let (mut host, root) = boot_with(
-        r#"{"export": {"cluster": "otel-collector"}, "sampling": {"limit_per_second": 2}}"#,
+        r#"{"export": {"cluster": "otel-collector"}, "correlation": {"headers": []},
+            "sampling": {"limit_per_second": 2}}"#,
     );
     let spent = spent(&mut host, root, "limited", &request());
     let limited = [

@@ -2,7 +2,7 @@
 //! reads by and the schema is made of.
 
 use super::template::TEMPLATE_PATTERN;
-use super::text::{KEY_PATTERN, is_header_name, is_key};
+use super::text::{KEY_PATTERN, MAX_NAME, NAME_PATTERN, is_header_name, is_key};
 use super::{
     AccessLogField, AttributeType, Direction, Mode, ParentPolicy, Protocol, Template, Trust,
 };
@@ -57,6 +57,12 @@ pub(super) enum Kind {
     Matcher,
     /// Names of headers and a matcher each.
     Matchers,
+    /// A list of names, each at most once.
+    Names {
+        of: &'static Text,
+        max: usize,
+        default: &'static [&'static str],
+    },
     /// An object, with the fields that it needs.
     Object {
         fields: &'static [Field],
@@ -126,6 +132,10 @@ pub(super) const MAX_ATTRIBUTES: usize = 128;
 pub(super) const MAX_HEADERS: usize = 64;
 /// Response headers at most.
 pub(super) const MAX_RESPONSE: usize = 8;
+/// Headers by which calls are joined at most: each costs a look.
+pub(super) const MAX_KEY_HEADERS: usize = 4;
+/// Those that count where the configuration does not say.
+pub(super) const KEY_HEADERS: &[&str] = &["x-request-id"];
 /// Keys of baggage in one list at most.
 pub(super) const MAX_KEYS: usize = 64;
 /// Items of an any-of matcher at most.
@@ -153,6 +163,9 @@ pub(super) const QUEUE_BYTES: Integer =
 pub(super) const PORT: Integer = Integer { min: 1, max: 65_535, default: None };
 pub(super) const VALUE_LENGTH: Integer = Integer { min: 1, max: 65_536, default: Some(256) };
 
+pub(super) const CAPACITY: Integer = Integer { min: 64, max: 65_536, default: Some(8192) };
+
+pub(super) const LINGER: Period = Period { min: "0ms", max: "1m", default: "1s" };
 pub(super) const INTERVAL: Period = Period { min: "10ms", max: "1m", default: "1s" };
 pub(super) const RETRY_ELAPSED: Period = Period { min: "10ms", max: "24h", default: "5m" };
 pub(super) const RETRY_INITIAL: Period = Period { min: "10ms", max: "5m", default: "500ms" };
@@ -194,6 +207,13 @@ pub(super) const KEY: Text = Text {
     pattern: Some(KEY_PATTERN),
     valid: is_key,
     allowed: "is a key of W3C baggage: 1 to 256 letters, digits and !#$%&'*+.^_`|~-",
+    default: None,
+};
+pub(super) const KEY_HEADER: Text = Text {
+    max: MAX_NAME,
+    pattern: Some(NAME_PATTERN),
+    valid: is_header_name,
+    allowed: "is the name of a header in lower case, such as \"x-request-id\"",
     default: None,
 };
 pub(super) const LABEL: Text = Text {
@@ -318,6 +338,11 @@ pub(super) const CONFIG: &[Field] = &[
     },
     object("service", "Who the spans are from; what is absent is derived from the node.", SERVICES),
     object("propagation", "Which headers are read and written.", PROPAGATION),
+    object(
+        "correlation",
+        "How calls of applications that forward no context are joined to what came in.",
+        CORRELATION,
+    ),
     object("sampling", "What is recorded.", SAMPLING),
     object("spans", "What spans look like.", SPANS),
     Field {
@@ -393,6 +418,25 @@ pub(super) const PROPAGATION: &[Field] = &[
             default: Some("pass"),
             or: &Kind::Object { fields: BAGGAGE, required: &[] },
         },
+    },
+];
+
+pub(super) const CORRELATION: &[Field] = &[
+    Field {
+        name: "headers",
+        about: "Headers of which the application forwards any to the calls that it makes; the \
+            first by which a call can be joined counts. None: nothing is joined.",
+        kind: Kind::Names { of: &KEY_HEADER, max: MAX_KEY_HEADERS, default: KEY_HEADERS },
+    },
+    Field {
+        name: "linger",
+        about: "How long a request is remembered, at least, after its end.",
+        kind: Kind::Period(&LINGER),
+    },
+    Field {
+        name: "capacity",
+        about: "How many requests are remembered at once, about, by all workers together.",
+        kind: Kind::Integer(&CAPACITY),
     },
 ];
 

@@ -40,6 +40,8 @@ pub struct Config {
     pub service: Service,
     /// Which headers are read and written.
     pub propagation: Propagation,
+    /// How calls of applications that forward no context are joined to what came in.
+    pub correlation: Correlation,
     /// What is recorded.
     pub sampling: Sampling,
     /// What spans look like.
@@ -179,6 +181,17 @@ pub enum KeepBaggage {
     All,
     /// Those of these keys.
     Only(Vec<String>),
+}
+
+/// How calls of applications that forward no context are joined to what came in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Correlation {
+    /// Headers of which the application forwards any, the best first; none: nothing is joined.
+    pub headers: Vec<String>,
+    /// How long a request is remembered, at least, after its end.
+    pub linger: Duration,
+    /// How many keys are remembered at once, about.
+    pub capacity: usize,
 }
 
 /// What is recorded.

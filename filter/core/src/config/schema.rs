@@ -120,6 +120,10 @@ fn shape(kind: &Kind) -> Value {
             "additionalProperties": {"$ref": "#/$defs/matcher"},
             "default": {},
         }),
+        Kind::Names { of, max, default } => json!({
+            "type": "array", "maxItems": max, "items": text(of), "uniqueItems": true,
+            "default": default
+        }),
         Kind::Object { fields, required } => object(fields, required),
         Kind::Period(range) => json!({
             "type": "string", "pattern": PERIOD_PATTERN, "default": range.default

@@ -97,6 +97,18 @@ metrics! {
     ContextInvalid = "meshweft_context_invalid", Counter;
     /// Traces begun anew because the incoming context was not valid, or is not trusted.
     ContextRestarted = "meshweft_context_restarted", Counter;
+    /// Requests that were joined to what came in.
+    ContextCorrelated = "meshweft_context_correlated", Counter;
+    /// Requests that several traces may have caused, so that a new one began.
+    ContextAmbiguous = "meshweft_context_ambiguous", Counter;
+    /// Requests from outside that were remembered.
+    CorrelationRemembered = "meshweft_correlation_remembered", Counter;
+    /// Requests of the workload without a context and without a key that is remembered.
+    CorrelationUnmatched = "meshweft_correlation_unmatched", Counter;
+    /// What was remembered and had to go before its time.
+    CorrelationEvicted = "meshweft_correlation_evicted", Counter;
+    /// Workers of which many requests were unmatched, and none ever joined.
+    CorrelationNeverForwarded = "meshweft_correlation_never_forwarded", Gauge;
     /// Requests whose `x-request-id` says that a native tracer decides about them.
     NativeTracerSeen = "meshweft_native_tracer_seen", Counter;
     /// Configurations refused.
@@ -136,7 +148,7 @@ impl MetricId {
 }
 
 /// Counts until the next tick takes them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     fixed: [i64; Metric::ALL.len()],
     invalid: [i64; Format::ALL.len()],
@@ -144,11 +156,22 @@ pub struct Metrics {
     samples: Vec<MetricUpdate>,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Metrics {
     /// Counts for the fixed set and `rules` rule counters.
     #[must_use]
     pub fn new(rules: usize) -> Self {
-        Self { rules: vec![0; rules], ..Self::default() }
+        Self {
+            fixed: [0; Metric::ALL.len()],
+            invalid: [0; Format::ALL.len()],
+            rules: vec![0; rules],
+            samples: Vec::new(),
+        }
     }
 
     /// Moves a counter or gauge; adds a sample to a histogram.

@@ -8,7 +8,6 @@ mod headers;
 mod id;
 mod metric;
 pub(crate) mod shared;
-#[allow(dead_code, reason = "correlation and keep, which use it, are on their way")]
 pub(crate) mod slots;
 mod time;
 

@@ -26,6 +26,7 @@ mod xray;
 
 pub use baggage::{attributes as baggage_attributes, carry as carry_baggage};
 pub use malformed::Malformed;
+pub(crate) use request_id::is_uuid;
 pub use request_id::native_tracer_decided;
 pub use response::respond;
 pub use standing::Standing;

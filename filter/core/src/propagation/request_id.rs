@@ -11,16 +11,18 @@ use crate::model::Headers;
 #[must_use]
 pub fn native_tracer_decided(headers: &Headers) -> bool {
     headers.get("x-request-id").is_some_and(|id| {
-        let is_uuid = || {
-            id.len() == 36
-                && id.iter().zip(0..).all(|(byte, at)| match at {
-                    8 | 13 | 18 | 23 => *byte == b'-',
-                    _ => byte.is_ascii_hexdigit(),
-                })
-        };
         // The digit first: it is what most requests lack.
-        matches!(id.get(14), Some(b'9' | b'a' | b'b')) && is_uuid()
+        matches!(id.get(14), Some(b'9' | b'a' | b'b')) && is_uuid(id)
     })
+}
+
+/// Whether `id` has the form of a UUID, of whatever version.
+pub(crate) fn is_uuid(id: &[u8]) -> bool {
+    id.len() == 36
+        && id.iter().zip(0..).all(|(byte, at)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
 }
 
 #[cfg(test)]

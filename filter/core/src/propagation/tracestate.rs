@@ -94,6 +94,23 @@ impl TraceState {
         Self(rest.join(","))
     }
 
+    /// This list in at most `max` bytes: of one that is longer, members of more than 128 bytes go
+    /// first, then the last ones (section 3.3.1.5).
+    #[must_use]
+    pub(crate) fn within(&self, max: usize) -> Self {
+        if self.0.len() <= max {
+            return self.clone();
+        }
+        let mut members: Vec<&str> = self.0.split(',').collect();
+        let mut length = self.0.len();
+        while length > max {
+            let large = members.iter().rposition(|member| member.len() > MAX_CALM);
+            let Some(place) = large.or_else(|| members.len().checked_sub(1)) else { break };
+            length = length.saturating_sub(members.remove(place).len().saturating_add(1));
+        }
+        Self(members.join(","))
+    }
+
     /// The members of both lists, those of this one in front.
     #[must_use]
     pub(super) fn over(&self, older: Self) -> Self {
@@ -169,6 +186,9 @@ fn is_value(value: &[u8]) -> bool {
 /// Members in a list at most.
 const MAX_MEMBERS: usize = 32;
 
+/// Bytes of a member that is dropped only where larger ones have been.
+const MAX_CALM: usize = 128;
+
 /// Characters in a key at most, and in a value.
 const MAX_LENGTH: usize = 256;
 
@@ -178,6 +198,26 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+
+    #[test]
+    fn a_list_is_cut_between_members_the_large_ones_first() {
+        let large = format!("l={}", "x".repeat(127));
+        let calm = format!("c={}", "x".repeat(126));
+        let list = format!("a=1,{large},{calm},b=2,{large}x,d=3");
+        let state = TraceState(list.clone());
+        let without_one = format!("a=1,{large},{calm},b=2,d=3");
+        for (max, expected) in [
+            (list.len(), &*list),
+            (list.len() - 1, &without_one),
+            (without_one.len() - 1, &format!("a=1,{calm},b=2,d=3")),
+            (calm.len() + 11, &format!("a=1,{calm},b=2")),
+            (calm.len() + 4, &format!("a=1,{calm}")),
+            (calm.len() + 3, "a=1"),
+            (2, ""),
+        ] {
+            assert_eq!(state.within(max).as_str(), expected, "{max}");
+        }
+    }
 
     #[track_caller]
     fn check(headers: &[&str], list: &str) {

@@ -40,6 +40,11 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// A number.
+    pub(super) fn double(&mut self, key: &'static str, value: f64) {
+        self.push(key.into(), Value::Scalar(Scalar::Double(value)));
+    }
+
     /// A value under a name that is not ours: it never takes the place of one that is there.
     pub(super) fn foreign(&mut self, key: &str, value: &str) {
         if self.list.iter().all(|there| there.key != key) {

@@ -9,6 +9,7 @@ use super::texts::{Texts, cut};
 use super::urls::Urls;
 use super::{Link, ResponseFlags, Span, SpanKind};
 use crate::config::{SpanAttribute, Spans};
+use crate::correlation::How;
 use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc};
 use crate::propagation::SpanContext;
 
@@ -35,10 +36,23 @@ pub struct Subject<'a> {
     pub headers: &'a Headers,
     /// Why it was recorded.
     pub reason: &'a str,
+    /// How the request was joined to another one, if it came without a context.
+    pub correlation: Option<Correlated>,
     /// Values of the caller's baggage, by the keys under which the span shall have them.
     pub baggage: &'a [(String, String)],
     /// What it has to do with beside its parent.
     pub links: &'a [Link],
+}
+
+/// How a request without a context was joined to the one that has caused it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Correlated {
+    /// By what.
+    pub how: How,
+    /// How likely its parent is the right one; of one without a parent, how likely each link is.
+    pub confidence: f64,
+    /// Of how many, as far as they are known.
+    pub candidates: usize,
 }
 
 /// What makes a span of an exchange, as the configuration says.
@@ -159,6 +173,12 @@ impl Describer {
         // Zero where Envoy answered by itself: there was no upstream to count for.
         out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
         out.text("meshweft.sampling.reason", Some(subject.reason));
+        if let Some(Correlated { how, confidence, candidates }) = subject.correlation {
+            out.text("meshweft.correlation", Some(how.name()));
+            out.double("meshweft.correlation.confidence", confidence);
+            let several = i64::try_from(candidates).ok().filter(|count| *count > 1);
+            out.int("meshweft.correlation.candidates", several);
+        }
         custom::add(&mut out, &self.attributes, subject.headers, exchange, &self.urls);
         for (key, value) in subject.baggage {
             out.foreign(key, value);
@@ -283,6 +303,7 @@ mod tests {
             kind,
             headers: &headers,
             reason: "parent",
+            correlation: None,
             baggage: &baggage,
             links: &[],
         };

@@ -17,7 +17,7 @@ mod texts;
 mod urls;
 
 pub use flags::ResponseFlags;
-pub use http::{Describer, Subject};
+pub use http::{Correlated, Describer, Subject};
 pub use resource::{Locality, Node, resource};
 
 /// The version of the semantic conventions that names and values follow.

@@ -1,5 +1,6 @@
 //! From JSON to a [`Config`].
 
+mod correlation;
 mod export;
 mod matching;
 mod propagation;
@@ -33,6 +34,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
     let mut part = |name, fields: &[Field]| object.object(name, fields, faults).unwrap_or_default();
     let services = part("service", fields::SERVICES);
     let formats = part("propagation", fields::PROPAGATION);
+    let keys = part("correlation", fields::CORRELATION);
     let samples = part("sampling", fields::SAMPLING);
     let shapes = part("spans", fields::SPANS);
     let exports = object.object("export", fields::EXPORT, faults);
@@ -45,6 +47,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
             .unwrap_or_default(),
         service: service(&services, faults),
         propagation: propagation::read(&formats, &spans.unsafe_names, faults),
+        correlation: correlation::read(&keys, faults),
         sampling: sampling::read(&samples, faults),
         spans,
         export: exports.and_then(|object| export::read(&object, env, faults)),
