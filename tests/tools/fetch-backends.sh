@@ -4,14 +4,11 @@
 # Cold, with modules to download, on two busy cores: the Collector 6 minutes, Jaeger 13, Zipkin some seconds;
 # of a processor's time it is 9 minutes in all, of disk 4 GB, nearly all of that Go's own caches.
 source "$(dirname "$0")/common.sh"
+source "$(dirname "$0")/go.sh"
 backends=$ROOT/tests/lab/backends
 sums=$ROOT/tests/tools/backends.sha256
 
-# The environment must not bend the build: no other modules, no newer toolchain, no C.
-export GOWORK=off GOTOOLCHAIN=local CGO_ENABLED=0
-
-# go_build PACKAGE OUTPUT: a program of the module in $PWD, just as its go.mod and go.sum say.
-go_build() { go build -mod=readonly -trimpath -buildvcs=false -ldflags '-s -w' -o "$2" "$1"; }
+SHELF=$CACHE/backends
 
 # The Collector, put together by its own builder.
 build_otelcol() {
@@ -29,38 +26,11 @@ build_jaeger() {
     go_build github.com/jaegertracing/jaeger/cmd/jaeger ./jaeger
 }
 
-# new_folder: sets WORK to a folder that goes with this script.
-new_folder() {
-    mkdir -p "$CACHE/backends"
-    WORK=$(mktemp -d "$CACHE/backends/.new.XXXXXX")
-    trap 'rm -rf "$WORK"' EXIT
-}
-
-# go_program NAME: sets PROGRAM. A change of what pins it makes another folder.
-go_program() {
-    local name=$1 key log=$CACHE/backends/$1.log
-    key=$(cd "$backends/$name" && cat -- * | sha256sum | cut -c1-12)
-    PROGRAM=$CACHE/backends/$name-$key/$name
-    [ ! -x "$PROGRAM" ] || return 0
-    "$ROOT/tests/tools/doctor.sh" go
-    say "building $name (once, 3 to 15 minutes)"
-    new_folder
-    # A child of its own, as `set -e` does not hold where a failure is looked at.
-    (cd "$WORK" && cp "$backends/$name"/* . && "build_$name") >"$log" 2>&1 </dev/null &
-    if ! wait $!; then
-        tail -n 20 "$log" >&2
-        die "cannot build $name; all of it is in $log"
-    fi
-    mkdir -p "${PROGRAM%/*}"
-    mv "$WORK/$name" "$PROGRAM"
-    rm -rf "$WORK"
-}
-
 # Zipkin's server, without the storages that are servers of their own. Sets PROGRAM.
 zipkin_jar() {
     local artifact=io.zipkin:zipkin-server version=3.6.1 jar
     jar=zipkin-server-$version-slim.jar
-    PROGRAM=$CACHE/backends/$jar
+    PROGRAM=$SHELF/$jar
     [ ! -f "$PROGRAM" ] || return 0
     "$ROOT/tests/tools/doctor.sh" java mvn
     say "getting Zipkin $version"
@@ -79,7 +49,10 @@ zipkin_jar() {
 [ $# -gt 0 ] || die "name a backend: otelcol, jaeger, zipkin"
 for name in "$@"; do
     case $name in
-    otelcol | jaeger) go_program "$name" ;;
+    otelcol | jaeger)
+        go_built "$backends/$name" "$name"
+        PROGRAM=$BUILT/$name
+        ;;
     zipkin) zipkin_jar ;;
     *) die "no backend is named $name" ;;
     esac

@@ -52,7 +52,8 @@ pub fn cluster(name: &str, to: SocketAddr) -> Value {
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [
-            {"endpoint": {"address": loopback(to.port())}}]}]},
+            {"endpoint": {"address": {"socket_address": {
+                "address": to.ip(), "port_value": to.port()}}}}]}]},
     })
 }
 

@@ -86,9 +86,10 @@ impl Envoy {
         let json: Value = serde_json::from_str(&text).expect("JSON of the listeners");
         for listener in json["listener_statuses"].as_array().into_iter().flatten() {
             let name = listener["name"].as_str().expect("a name").to_owned();
-            let port = listener["local_address"]["socket_address"]["port_value"].as_u64();
-            let port = port.and_then(|port| u16::try_from(port).ok()).expect("a port");
-            envoy.listeners.insert(name, SocketAddr::from(([127, 0, 0, 1], port)));
+            let address = &listener["local_address"]["socket_address"];
+            let port = address["port_value"].as_u64().expect("a port");
+            let address = format!("{}:{port}", address["address"].as_str().expect("an address"));
+            envoy.listeners.insert(name, address.parse().expect("an address"));
         }
         envoy
     }

@@ -24,6 +24,7 @@ pub mod load;
 pub mod mesh;
 pub mod native;
 pub mod paths;
+pub mod process;
 pub mod raw;
 pub mod story;
 pub mod tree;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::otlp::{Whole, spans};
-use super::{GLANCE, PATIENCE, Port, Process, program};
+use super::{Backend, GLANCE, PATIENCE, Port, program};
 
 /// How many traces it keeps.
 const MAX_TRACES: usize = 10_000;
@@ -16,7 +16,7 @@ const MAX_TRACES: usize = 10_000;
 /// A running Jaeger.
 #[derive(Debug)]
 pub struct Jaeger {
-    process: Process,
+    backend: Backend,
     http: Port,
     query: Port,
     _query_grpc: Port,
@@ -65,8 +65,8 @@ impl Jaeger {
             },
         });
         let program = program("MESHWEFT_JAEGER");
-        let process = Process::configured(&program, &config, (&health, "/status")).await;
-        Self { process, http, query, _query_grpc: query_grpc }
+        let backend = Backend::configured(&program, &config, (&health, "/status")).await;
+        Self { backend, http, query, _query_grpc: query_grpc }
     }
 
     /// Where it takes OTLP/HTTP.
@@ -80,7 +80,7 @@ impl Jaeger {
     /// # Panics
     /// If it does not say.
     pub async fn services(&self) -> Vec<String> {
-        let json = self.process.json(&self.query, "/api/v3/services").await.expect("services");
+        let json = self.backend.json(&self.query, "/api/v3/services").await.expect("services");
         let mut services = texts(&json["services"], |name| name.as_str().map(str::to_owned));
         services.sort();
         services
@@ -92,7 +92,7 @@ impl Jaeger {
     /// If it does not say.
     pub async fn operations(&self, service: &str) -> Vec<String> {
         let path = format!("/api/v3/operations?service={service}");
-        let json = self.process.json(&self.query, &path).await.expect("operations");
+        let json = self.backend.json(&self.query, &path).await.expect("operations");
         let operation = |operation: &Value| {
             Some(format!("{} {}", operation["spanKind"].as_str()?, operation["name"].as_str()?))
         };
@@ -128,7 +128,7 @@ impl Jaeger {
     async fn stored(&self, path: &str, count: usize) -> Vec<Whole> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.process.json(&self.query, path).await;
+            let answer = self.backend.json(&self.query, path).await;
             let spans = answer.map_or_else(Vec::new, |mut answer| {
                 let result = answer["result"].take();
                 let export: ExportTraceServiceRequest =
@@ -138,7 +138,7 @@ impl Jaeger {
             if spans.len() >= count {
                 return spans;
             }
-            let log = || self.process.log();
+            let log = || self.backend.log();
             assert!(Instant::now() < deadline, "{} of {count} spans\n{}", spans.len(), log());
             sleep(GLANCE).await;
         }
@@ -150,7 +150,7 @@ impl Jaeger {
     /// If it is not there.
     pub async fn shown(&self, trace_id: &str) -> BTreeMap<String, Shown> {
         let path = format!("/api/traces/{trace_id}");
-        let json = self.process.json(&self.query, &path).await.expect("the trace");
+        let json = self.backend.json(&self.query, &path).await.expect("the trace");
         let trace = &json["data"][0];
         let span = |span: &Value| {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -169,7 +169,7 @@ impl Jaeger {
 
     /// Ends it and waits.
     pub async fn stop(self) {
-        self.process.stop().await;
+        self.backend.stop().await;
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::otlp::{Whole, spans};
-use super::{GLANCE, PATIENCE, Port, Process, program};
+use super::{Backend, GLANCE, PATIENCE, Port, program};
 
 /// The file of its spans, in its own folder.
 const FILE: &str = "spans.jsonl";
@@ -16,7 +16,7 @@ const FILE: &str = "spans.jsonl";
 /// A running Collector.
 #[derive(Debug)]
 pub struct OtelCollector {
-    process: Process,
+    backend: Backend,
     http: Port,
 }
 
@@ -49,8 +49,8 @@ impl OtelCollector {
         });
         change(&mut config);
         let program = program("MESHWEFT_OTELCOL");
-        let process = Process::configured(&program, &config, (&health, "/")).await;
-        Self { process, http }
+        let backend = Backend::configured(&program, &config, (&health, "/")).await;
+        Self { backend, http }
     }
 
     /// Where it takes OTLP/HTTP.
@@ -70,7 +70,7 @@ impl OtelCollector {
             if spans.len() >= count {
                 return spans;
             }
-            let log = || self.process.log();
+            let log = || self.backend.log();
             assert!(Instant::now() < deadline, "{} of {count} spans\n{}", spans.len(), log());
             sleep(GLANCE).await;
         }
@@ -82,7 +82,7 @@ impl OtelCollector {
     /// If that is not OTLP.
     #[must_use]
     pub fn spans(&self) -> Vec<Whole> {
-        let text = fs::read_to_string(self.process.dir.path().join(FILE)).unwrap_or_default();
+        let text = fs::read_to_string(self.backend.process.dir().join(FILE)).unwrap_or_default();
         // The last line may not be whole yet.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let export =
@@ -92,6 +92,6 @@ impl OtelCollector {
 
     /// Ends it and waits.
     pub async fn stop(self) {
-        self.process.stop().await;
+        self.backend.stop().await;
     }
 }

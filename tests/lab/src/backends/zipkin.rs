@@ -6,12 +6,12 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use super::{GLANCE, PATIENCE, Port, Process, program};
+use super::{Backend, GLANCE, PATIENCE, Port, program};
 
 /// A running Zipkin.
 #[derive(Debug)]
 pub struct Zipkin {
-    process: Process,
+    backend: Backend,
     http: Port,
 }
 
@@ -33,8 +33,8 @@ impl Zipkin {
             .envs([("STORAGE_TYPE", "mem"), ("COLLECTOR_GRPC_ENABLED", "false")])
             .env("SELF_TRACING_ENABLED", "false");
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let process = Process::start(command, dir, (&http, "/health")).await;
-        Self { process, http }
+        let backend = Backend::start(command, dir, (&http, "/health")).await;
+        Self { backend, http }
     }
 
     /// Where it takes spans and shows them.
@@ -51,13 +51,13 @@ impl Zipkin {
         let path = format!("/api/v2/trace/{trace_id}");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.process.json(&self.http, &path).await;
+            let answer = self.backend.json(&self.http, &path).await;
             let mut spans = answer.and_then(|a| a.as_array().cloned()).unwrap_or_default();
             if spans.len() >= count {
                 spans.sort_by_key(|span| span["id"].to_string());
                 return spans;
             }
-            let log = || self.process.log();
+            let log = || self.backend.log();
             assert!(Instant::now() < deadline, "{} of {count} spans\n{}", spans.len(), log());
             sleep(GLANCE).await;
         }
@@ -69,11 +69,11 @@ impl Zipkin {
     /// If it does not say.
     pub async fn dependencies(&self, end: u64) -> Value {
         let path = format!("/api/v2/dependencies?endTs={end}");
-        self.process.json(&self.http, &path).await.expect("dependencies")
+        self.backend.json(&self.http, &path).await.expect("dependencies")
     }
 
     /// Ends it and waits.
     pub async fn stop(self) {
-        self.process.stop().await;
+        self.backend.stop().await;
     }
 }
