@@ -31,6 +31,10 @@ $(CLI): Cargo.toml Cargo.lock $(shell find filter/cli filter/core)
 	$(CARGO) build $(CARGO_FLAGS) --release -p meshweft-cli
 	@mkdir -p target && cp $(NATIVE_DIR)/release/meshweft $@.new && mv $@.new $@
 
+.PHONY: image
+image: $(WASM) ## The module as OCI images, with a bill of materials, into target/image
+	@$(TOOLS)/image.sh
+
 .PHONY: demo
 demo: ## A small mesh on this machine, and its traces as trees
 	@$(TOOLS)/demo.sh
@@ -62,6 +66,10 @@ fuzz: ## Fuzzes the core, FUZZ_SECONDS (30) for each target
 test-backends: $(WASM) ## The module before real trace backends; builds them once
 	@$(TOOLS)/backends.sh
 
+.PHONY: test-istio
+test-istio: $(WASM) ## The module in a mesh under real istiods; builds them once
+	@$(TOOLS)/istio.sh
+
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check
@@ -90,7 +98,7 @@ doctor: ## Says which programs are missing on this machine
 	@$(TOOLS)/doctor.sh
 
 .PHONY: ci
-ci: ## What CI runs: test, fuzz, lint, deny
+ci: ## What CI runs: test, test-istio, fuzz, lint, deny
 	@bash .ci/run
 
 .PHONY: clean

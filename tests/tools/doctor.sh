@@ -30,10 +30,10 @@ check() {
         fi
         ;;
     go)
-        wanted=$(awk '$1 == "go" { print $2 }' tests/lab/backends/*/go.mod | sort -V | tail -n 1)
+        wanted=$(awk '$1 == "go" { print $2 }' tests/lab/*/*/go.mod | sort -V | tail -n 1)
         have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null || true)
         if [ -z "$have" ]; then
-            lacks "go $wanted or newer, which builds the trace backends of \`make test-backends\`"
+            lacks "go $wanted or newer, which builds what \`make test-istio\` and \`make test-backends\` run"
         elif [ "$(printf '%s\n' "$wanted" "${have#go}" | sort -V | head -n 1)" != "$wanted" ]; then
             lacks "go $wanted or newer; here is ${have#go}"
         fi
@@ -45,7 +45,7 @@ check() {
 }
 
 if [ $# = 0 ]; then
-    # Only `make test-backends` cannot do without these, and asks for them itself.
+    # Only `make test-istio` and `make test-backends` cannot do without these, and ask for them themselves.
     for program in go java mvn; do
         check "$program"
     done

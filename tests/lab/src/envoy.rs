@@ -40,6 +40,14 @@ impl Envoy {
     /// # Panics
     /// If it does not come up; the message has the end of its log.
     pub async fn start(bootstrap: &Value, workers: u32) -> Self {
+        Self::draining(bootstrap, workers, 1).await
+    }
+
+    /// The same, with so many seconds for the connections of a listener that changes.
+    ///
+    /// # Panics
+    /// If it does not come up; the message has the end of its log.
+    pub async fn draining(bootstrap: &Value, workers: u32, drain: u32) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = dir.path().join("envoy.json");
         fs::write(&config, bootstrap.to_string()).expect("the bootstrap is written");
@@ -54,7 +62,8 @@ impl Envoy {
             .args(["--concurrency", &workers.to_string()])
             .args(["--disable-hot-restart", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
-            .args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
+            .args(["--drain-time-s", &drain.to_string()])
+            .args(["--parent-shutdown-time-s", &(drain + 1).to_string()])
             .args(["--file-flush-interval-msec", "50"])
             .current_dir(paths::workspace())
             .stdin(Stdio::null())

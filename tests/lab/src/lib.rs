@@ -20,6 +20,7 @@ pub mod ends;
 pub mod envoy;
 pub mod formats;
 pub mod http2;
+pub mod istio;
 pub mod load;
 pub mod mesh;
 pub mod native;

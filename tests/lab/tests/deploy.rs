@@ -379,11 +379,11 @@ fn manifests() -> BTreeMap<String, Vec<Manifest>> {
     let files = [
         ("collector-external.yaml", vec!["ServiceEntry", "DestinationRule"]),
         ("collector-service.yaml", vec!["Service"]),
-        ("telemetry-off.yaml", vec!["Telemetry", "Telemetry"]),
+        ("base/telemetry-off.yaml", vec!["Telemetry", "Telemetry"]),
         ("trafficextension-gateway.yaml", vec!["TrafficExtension"]),
         ("trafficextension-sidecar.yaml", vec!["TrafficExtension"]),
-        ("wasmplugin-gateway.yaml", vec!["WasmPlugin"]),
-        ("wasmplugin-sidecar.yaml", vec!["WasmPlugin"]),
+        ("base/wasmplugin-gateway.yaml", vec!["WasmPlugin"]),
+        ("base/wasmplugin-sidecar.yaml", vec!["WasmPlugin"]),
     ];
     files
         .map(|(file, kinds)| {
@@ -463,7 +463,7 @@ fn both_forms_of_the_filter_say_the_same() {
     for (place, namespace, mode) in
         [("sidecar", "shop", "CLIENT_AND_SERVER"), ("gateway", "istio-ingress", "CLIENT")]
     {
-        let plugin = filter(&format!("wasmplugin-{place}.yaml"));
+        let plugin = filter(&format!("base/wasmplugin-{place}.yaml"));
         let extension = filter(&format!("trafficextension-{place}.yaml"));
         let spec = as_wasm_plugin(&plugin);
         assert_eq!(spec, as_wasm_plugin(&extension), "{place}");
@@ -494,6 +494,35 @@ fn both_forms_of_the_filter_say_the_same() {
         let json = serde_json::to_vec(&as_struct(&spec["pluginConfig"])).unwrap();
         assert_eq!(parse_config(&json).export.unwrap().cluster, COLLECTOR, "{place}");
     }
+}
+
+#[test]
+fn every_plugin_has_a_configuration_that_the_filter_takes() {
+    let mut checked = BTreeMap::new();
+    for file in [
+        "overlays/canary/wasmplugin-canary.yaml",
+        "wasmplugin-inbound.yaml",
+        "wasmplugin-mesh.yaml",
+        "wasmplugin-outbound.yaml",
+        "wasmplugin-workload.yaml",
+    ] {
+        let [document] = documents(&format!("istio/{file}")).try_into().unwrap();
+        let spec = &manifest(&document).spec;
+        assert_eq!(spec["failStrategy"], "FAIL_OPEN", "{file}");
+        assert_eq!(spec["phase"], "AUTHN", "{file}");
+        let json = serde_json::to_vec(&as_struct(&spec["pluginConfig"])).unwrap();
+        assert_eq!(parse_config(&json).export.unwrap().cluster, COLLECTOR, "{file}");
+        checked.insert(file, (spec["priority"].as_i64().unwrap(), text(&spec["match"][0]["mode"])));
+    }
+    let expected = [
+        ("overlays/canary/wasmplugin-canary.yaml", 1200, "CLIENT_AND_SERVER"),
+        ("wasmplugin-inbound.yaml", 1000, "SERVER"),
+        ("wasmplugin-mesh.yaml", 1000, "CLIENT_AND_SERVER"),
+        ("wasmplugin-outbound.yaml", 1000, "CLIENT"),
+        ("wasmplugin-workload.yaml", 1100, "CLIENT_AND_SERVER"),
+    ];
+    let expected = expected.map(|(file, priority, mode)| (file, (priority, mode.to_owned())));
+    assert_eq!(checked, expected.into());
 }
 
 /// The blocks of YAML in a document.
@@ -527,7 +556,7 @@ fn what_the_readme_shows_is_possible() {
     let logging = &telemetry["spec"]["accessLogging"];
     let named = &only_item(&only_item(logging)["providers"])["name"];
     assert_eq!(named, &only_item(&provider["meshConfig"]["extensionProviders"])["name"]);
-    let gateway = filter("wasmplugin-gateway.yaml");
+    let gateway = filter("base/wasmplugin-gateway.yaml");
     assert_eq!(manifest(telemetry).namespace, gateway.namespace);
     assert_eq!(telemetry["spec"]["selector"], gateway.spec["selector"]);
 }
@@ -548,11 +577,11 @@ fn selector(spec: &Value, place: &str) {
 
 #[test]
 fn native_tracing_is_off_where_the_filter_is_on() {
-    let telemetry = manifests().remove("telemetry-off.yaml").unwrap();
+    let telemetry = manifests().remove("base/telemetry-off.yaml").unwrap();
     let places = ["sidecar", "gateway"];
     assert_eq!(telemetry.len(), places.len());
     for (telemetry, place) in telemetry.iter().zip(places) {
-        let plugin = filter(&format!("wasmplugin-{place}.yaml"));
+        let plugin = filter(&format!("base/wasmplugin-{place}.yaml"));
         fields(&telemetry.spec, &["tracing"], &["selector"]);
         assert_eq!(telemetry.namespace, plugin.namespace);
         assert_eq!(telemetry.spec["selector"], plugin.spec["selector"]);
@@ -581,7 +610,8 @@ fn the_collectors_are_those_that_the_filter_calls() {
     );
     assert_eq!(entry.spec["hosts"], json!([rule.spec["host"]]));
     fields(&rule.spec, &["host", "trafficPolicy"], &[]);
-    let tls = json!({"mode": "SIMPLE", "sni": rule.spec["host"]});
+    let tls = json!({
+        "mode": "SIMPLE", "sni": rule.spec["host"], "caCertificates": "system"});
     assert_eq!(rule.spec["trafficPolicy"], json!({"tls": tls}));
     assert_eq!(entry.namespace, rule.namespace);
 

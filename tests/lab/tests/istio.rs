@@ -1,0 +1,305 @@
+//! The filter as Istio attaches it: our manifests in a real Kubernetes API, Istio's own control
+//! plane, real Envoys.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "a test says where it broke"
+)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use meshweft_lab::client::{Client, Version};
+use meshweft_lab::collector::Span;
+use meshweft_lab::istio::{Mesh, Release, hops, manifest};
+use meshweft_lab::load::paced;
+use meshweft_lab::{paths, tree};
+use tokio::time::{Instant, sleep};
+
+/// How long a change of a manifest may take to be what the proxies do. Istio itself needs a moment
+/// to gather changes, and the machine of a test may be busy.
+const SECONDS: Duration = Duration::from_secs(10);
+
+/// How long all may take until a change is there and the last span of before is gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pace of traffic.
+const PER_SECOND: usize = 20;
+
+const VMS: &str = "wasm.wasm_vm_count";
+
+/// The manifests that attach the filter to everything that a request passes.
+fn both() -> [String; 2] {
+    ["base/wasmplugin-sidecar.yaml", "base/wasmplugin-gateway.yaml"].map(manifest)
+}
+
+async fn mesh(release: Release, manifests: &[String]) -> Mesh {
+    Mesh::start(release, &manifests.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+/// Waits until a request makes these spans and no others, and gives them.
+async fn until_hops(mesh: &Mesh, expected: &[&str]) -> Vec<Span> {
+    let begin = Instant::now();
+    loop {
+        let before = mesh.collector.spans().len();
+        assert_eq!(mesh.get("/orders/7").await.status, 200);
+        let spans = mesh.quiet().await.split_off(before);
+        if hops(&spans) == expected {
+            return spans;
+        }
+        let found = hops(&spans);
+        assert!(begin.elapsed() < PATIENCE, "{found:#?} instead of {expected:#?}");
+    }
+}
+
+const ALL: [&str; 4] = [
+    "istio-ingressgateway SERVER <- ",
+    "web SERVER <- istio-ingressgateway SERVER",
+    "web CLIENT <- web SERVER",
+    "stock SERVER <- web CLIENT",
+];
+
+/// What the resource of a span says, without the filter's own name and version.
+fn resource(span: &Span) -> Vec<String> {
+    let own = span.resource.iter().filter(|(name, _)| !name.starts_with("telemetry.sdk."));
+    own.map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+async fn both_forms_join_a_trace(release: Release) {
+    let plugins = both();
+    let mesh = mesh(release, &plugins).await;
+    let spans = until_hops(&mesh, &ALL).await;
+    println!("Istio {}, WasmPlugin\n{}", release.version(), tree::render(&spans));
+    let of = |service: &str| {
+        let span = spans.iter().find(|span| span.service() == service).expect("a span");
+        resource(span)
+    };
+    let common = |namespace: &str, pod: &str| {
+        [
+            "cloud.availability_zone=eu-1a".to_owned(),
+            "cloud.region=eu-1".to_owned(),
+            "k8s.cluster.name=Kubernetes".to_owned(),
+            format!("k8s.namespace.name={namespace}"),
+            "k8s.node.name=node-1".to_owned(),
+            format!("k8s.pod.name={pod}-0"),
+            format!("service.name={pod}"),
+            format!("service.namespace={namespace}"),
+        ]
+    };
+    let gateway = common("istio-ingress", "istio-ingressgateway");
+    assert_eq!(of("istio-ingressgateway"), gateway);
+    for service in ["web", "stock"] {
+        let mut expected = common("shop", service).to_vec();
+        expected.push("service.version=v1".to_owned());
+        assert_eq!(of(service), expected);
+    }
+    let cluster = "outbound|8081||stock.shop.svc.cluster.local";
+    let call = spans.iter().find(|span| span.kind == "CLIENT").expect("a call");
+    assert_eq!(call.attribute("envoy.cluster"), cluster);
+
+    for plugin in &plugins {
+        mesh.kube.delete(plugin).await;
+    }
+    until_hops(&mesh, &[]).await;
+    for file in ["trafficextension-sidecar.yaml", "trafficextension-gateway.yaml"] {
+        mesh.kube.apply(&manifest(file)).await;
+    }
+    let spans = until_hops(&mesh, &ALL).await;
+    println!("Istio {}, TrafficExtension\n{}", release.version(), tree::render(&spans));
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_forms_join_a_trace_from_the_gateway_to_the_last_application_in_1_31() {
+    both_forms_join_a_trace(Release::V1_31).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_forms_join_a_trace_from_the_gateway_to_the_last_application_in_1_30() {
+    both_forms_join_a_trace(Release::V1_30).await;
+}
+
+fn ids(spans: &[Span]) -> usize {
+    spans.iter().map(|span| &span.span_id).collect::<BTreeSet<_>>().len()
+}
+
+/// Holds that a change lost no more than what waited in the instances that it ended: Envoy lets go
+/// of their VM at once, as each version of a manifest has one of its own in Istio.
+fn lost_at_most(mesh: &Mesh, spans: &[Span], instances: usize) {
+    let lost = mesh.owed() - spans.len();
+    println!("{lost} of {} spans went with old VMs", mesh.owed());
+    // A batch of a second and a tick; the machine may be slow.
+    let waiting = 4 * PER_SECOND;
+    assert!(lost <= instances * waiting, "{lost} of {}", mesh.owed());
+}
+
+/// Requests at an even pace through the whole mesh; none may fail.
+async fn traffic(mesh: &Mesh, seconds: usize) {
+    let client = Client::new(Version::H1);
+    let total = PER_SECOND * seconds;
+    let failures = paced(&client, mesh.edge(), "/load", PER_SECOND as u32, total).await;
+    assert_eq!(failures, Vec::<String>::new());
+}
+
+/// Waits until requests are recorded, or not; how long that took.
+async fn until_recorded(mesh: &Mesh, wanted: bool) -> Duration {
+    let begin = Instant::now();
+    for probe in 0.. {
+        let path = format!("/probe/{probe}");
+        assert_eq!(mesh.get(&path).await.status, 200);
+        if mesh.recorded(&path) == wanted {
+            break;
+        }
+        assert!(begin.elapsed() < SECONDS, "still not {wanted}: {}", mesh.istiod.log());
+        sleep(Duration::from_millis(50)).await;
+    }
+    begin.elapsed()
+}
+
+/// The gateway's manifest with another rate.
+fn gateway_with_rate(rate: &str) -> String {
+    let text = manifest("base/wasmplugin-gateway.yaml");
+    let (before, after) = text.split_once("      rate: 1\n").expect("a rate");
+    format!("{before}      rate: {rate}\n{after}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_changes_under_traffic_and_a_bad_one_is_refused() {
+    let mesh = mesh(Release::V1_31, &both()).await;
+    let change = async {
+        assert!(until_recorded(&mesh, true).await < SECONDS);
+        for (rate, recorded) in [("0", false), ("1.0", true), ("0", false)] {
+            mesh.kube.apply(&gateway_with_rate(rate)).await;
+            let took = until_recorded(&mesh, recorded).await;
+            println!("sampling.rate {rate}: in force {} ms after kubectl", took.as_millis());
+        }
+        mesh.kube.apply(&gateway_with_rate("2")).await;
+        mesh.gateway.logged("$.sampling.rate: 2 is out of range").await;
+        mesh.istiod.logged("Unable to create Wasm plugin istio-ingress.meshweft").await;
+        // The old configuration stays, for every request.
+        for probe in 0..50 {
+            let path = format!("/refused/{probe}");
+            assert_eq!(mesh.get(&path).await.status, 200);
+            assert!(!mesh.recorded(&path), "{probe}");
+        }
+        // And a good one gets through afterwards.
+        mesh.kube.apply(&gateway_with_rate("1")).await;
+        until_recorded(&mesh, true).await;
+    };
+    tokio::join!(traffic(&mesh, 15), change);
+    let spans = mesh.quiet().await;
+    assert_eq!(ids(&spans), spans.len(), "each span once");
+    // Two of the changes ended an instance of the gateway that recorded.
+    lost_at_most(&mesh, &spans, 2);
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_module_and_the_removal_cost_no_request_and_leave_no_vm() {
+    let plugins = both();
+    let mesh = mesh(Release::V1_31, &plugins).await;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let other = dir.path().join("other.wasm");
+    std::fs::copy(paths::module(), &other).expect("a copy");
+    let module = format!("file://{}", paths::module().display());
+    let updated = plugins.clone().map(|text| {
+        // The same code under another name would be the same VM to Envoy.
+        let text = text.replace(&module, &format!("file://{}", other.display()));
+        text.replace("  pluginConfig:\n", "  pluginConfig:\n    service: {version: next}\n")
+    });
+    let change = async {
+        sleep(Duration::from_secs(2)).await;
+        for plugin in &updated {
+            mesh.kube.apply(plugin).await;
+        }
+        mesh.collector
+            .wait_until(Duration::from_secs(20), |spans| {
+                let next = |span: &&Span| {
+                    span.resource.get("service.version").is_some_and(|version| version == "next")
+                };
+                let services: BTreeSet<_> =
+                    spans.iter().filter(next).map(|span| span.service()).collect();
+                services.len() == 3
+            })
+            .await;
+        for plugin in &updated {
+            mesh.kube.delete(plugin).await;
+        }
+    };
+    tokio::join!(traffic(&mesh, 12), change);
+    for proxy in mesh.proxies() {
+        proxy.stats_until(|stats| stats.get(VMS) == Some(&0)).await;
+    }
+    let spans = mesh.quiet().await;
+    assert_eq!(ids(&spans), spans.len(), "each span once");
+    // Each of both changes ended what makes four spans of a request.
+    lost_at_most(&mesh, &spans, 2 * 4);
+    // After the removal nothing is traced, and nothing fails.
+    assert_eq!(mesh.get("/after").await.status, 200);
+    let last = mesh.apps[0].last();
+    assert_eq!((last.path.as_str(), last.one("traceparent").as_str()), ("/after", ""));
+    mesh.stop().await;
+}
+
+/// What a manifest attaches the filter to, by the spans of a request.
+const SCOPES: [(&str, &[&str]); 6] = [
+    ("wasmplugin-mesh.yaml", &ALL),
+    ("base/wasmplugin-gateway.yaml", &["istio-ingressgateway SERVER <- "]),
+    (
+        "base/wasmplugin-sidecar.yaml",
+        &["web SERVER <- ", "web CLIENT <- web SERVER", "stock SERVER <- web CLIENT"],
+    ),
+    ("wasmplugin-inbound.yaml", &["web SERVER <- ", "stock SERVER <- web SERVER"]),
+    ("wasmplugin-outbound.yaml", &["web CLIENT <- "]),
+    ("overlays/canary/wasmplugin-canary.yaml", &["stock SERVER <- "]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_manifest_attaches_where_it_says() {
+    let mesh = mesh(Release::V1_30, &[]).await;
+    for (file, expected) in SCOPES {
+        let text = manifest(file);
+        mesh.kube.apply(&text).await;
+        until_hops(&mesh, expected).await;
+        println!("{file}: {}", expected.join(", "));
+        mesh.kube.delete(&text).await;
+        until_hops(&mesh, &[]).await;
+    }
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_plugins_on_a_workload_the_higher_one_speaks() {
+    let canary = manifest("overlays/canary/wasmplugin-canary.yaml");
+    let canary =
+        canary.replace("  pluginConfig:\n", "  pluginConfig:\n    service: {version: next}\n");
+    let plugins =
+        [manifest("base/wasmplugin-sidecar.yaml"), manifest("wasmplugin-workload.yaml"), canary];
+    let mesh = mesh(Release::V1_31, &plugins).await;
+    let (client, total) = (Client::new(Version::H1), 400);
+    let failures = paced(&client, mesh.web_inbound(), "/orders", 50, total).await;
+    assert_eq!(failures, Vec::<String>::new());
+    let spans = mesh.quiet().await;
+    // The plugin of the workload keeps one trace in ten, and each of these is whole.
+    let traces: BTreeSet<_> = spans.iter().map(|span| &span.trace_id).collect();
+    println!("rate 0.1 of the workload kept {} of {total} traces", traces.len());
+    assert!((10..=90).contains(&traces.len()), "{}", traces.len());
+    assert_eq!((spans.len(), ids(&spans)), (3 * traces.len(), 3 * traces.len()));
+    let version = |span: &Span| span.resource.get("service.version").cloned().unwrap_or_default();
+    let versions: BTreeSet<_> =
+        spans.iter().map(|span| (span.service().to_owned(), version(span))).collect();
+    let expected = [("stock", "next"), ("web", "v1")];
+    assert_eq!(versions, expected.map(|(a, b)| (a.to_owned(), b.to_owned())).into());
+    // The other instance on each chain has seen every request, and has left it alone.
+    let total = i64::try_from(total).expect("few");
+    for (proxy, seen) in [(&mesh.web, 2 * total), (&mesh.stock, total)] {
+        proxy
+            .metrics_until(|metrics| {
+                metrics.get("passive") == Some(&seen) && metrics.get("requests") == Some(&seen)
+            })
+            .await;
+    }
+    mesh.stop().await;
+}
