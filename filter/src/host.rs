@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use meshweft_core::Exchange;
-use meshweft_core::export::{ExportCall, MAX_ANSWER};
 use meshweft_core::model::{
     HeaderEdit, Headers, MetricKind, MonoNanos, Shared, SharedError, UnixNanos,
 };
@@ -132,10 +131,10 @@ pub(crate) fn configuration() -> Vec<u8> {
     buffer(PLUGIN_CONFIGURATION, usize::MAX)
 }
 
-/// The body of the callout answer that is being delivered, up to [`MAX_ANSWER`] bytes.
-pub(crate) fn answer_body() -> Vec<u8> {
+/// The body of the callout answer that is being delivered, up to `max` bytes.
+pub(crate) fn answer_body(max: usize) -> Vec<u8> {
     const HTTP_CALL_RESPONSE_BODY: u32 = 4;
-    buffer(HTTP_CALL_RESPONSE_BODY, MAX_ANSWER)
+    buffer(HTTP_CALL_RESPONSE_BODY, max)
 }
 
 /// A header of the callout answer that is being delivered.
@@ -157,16 +156,15 @@ fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
 }
 
 /// Sends a request; the answer comes to the root context that is current. `None`: not sent.
-pub(crate) fn dispatch(call: &ExportCall) -> Option<u32> {
-    let headers = call.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-    proxy_wasm::hostcalls::dispatch_http_call(
-        &call.cluster,
-        headers,
-        Some(&call.body),
-        Vec::new(),
-        call.timeout,
-    )
-    .ok()
+pub(crate) fn dispatch(
+    cluster: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+    timeout: Duration,
+) -> Option<u32> {
+    let headers = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let body = (!body.is_empty()).then_some(body);
+    proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout).ok()
 }
 
 /// Asks for ticks of the current root context.

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use meshweft_core::config::Config;
-use meshweft_core::export::{Answer, CallId, Outcome};
+use meshweft_core::export::{self, Answer, CallId, Outcome};
 use meshweft_core::model::{Metric, MetricId, MetricKind};
 use meshweft_core::plugin::Plugin;
+use meshweft_core::sampling::{self, Poll};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 use rand::SeedableRng;
@@ -32,15 +33,19 @@ pub(crate) struct Root {
     metrics: Vec<(MetricId, MetricKind, u32)>,
     /// The host's names of the attempts that are under way.
     calls: Vec<(u32, CallId)>,
+    /// The same of the question to the server of remote sampling.
+    poll: Option<u32>,
     first_tick_over: bool,
 }
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, trailers: usize) {
-        let Some(position) = self.calls.iter().position(|(known, _)| *known == token) else {
+        let polled = self.poll == Some(token);
+        let position = self.calls.iter().position(|(known, _)| *known == token);
+        let id = position.map(|position| self.calls.swap_remove(position).1);
+        if !polled && id.is_none() {
             return;
-        };
-        let (_, id) = self.calls.swap_remove(position);
+        }
         let status = host::answer_header(":status");
         let status = status.and_then(|status| str::from_utf8(&status).ok()?.parse().ok());
         let retry_after = host::answer_header("retry-after");
@@ -52,21 +57,23 @@ impl Context for Root {
         let grpc_status = last("grpc-status");
         let grpc_message = last("grpc-message");
         let grpc_details = last("grpc-status-details-bin");
-        let body = host::answer_body();
-        self.outcome(
-            id,
-            &match status {
-                Some(status) if headers > 0 => Outcome::Answered(Answer {
-                    status,
-                    retry_after: retry_after.as_deref(),
-                    grpc_status: grpc_status.as_deref(),
-                    grpc_message: grpc_message.as_deref(),
-                    grpc_details: grpc_details.as_deref(),
-                    body: &body,
-                }),
-                _ => Outcome::NoAnswer,
-            },
-        );
+        let body =
+            host::answer_body(if polled { sampling::MAX_ANSWER } else { export::MAX_ANSWER });
+        let outcome = match status {
+            Some(status) if headers > 0 => Outcome::Answered(Answer {
+                status,
+                retry_after: retry_after.as_deref(),
+                grpc_status: grpc_status.as_deref(),
+                grpc_message: grpc_message.as_deref(),
+                grpc_details: grpc_details.as_deref(),
+                body: &body,
+            }),
+            _ => Outcome::NoAnswer,
+        };
+        match id {
+            Some(id) => self.outcome(id, &outcome),
+            None => self.polled(&outcome),
+        }
     }
 
     fn on_done(&mut self) -> bool {
@@ -105,9 +112,15 @@ impl RootContext for Root {
             host::set_tick_period(period);
         }
         for call in tick.calls {
-            match host::dispatch(&call) {
+            match host::dispatch(&call.cluster, &call.headers, &call.body, call.timeout) {
                 Some(token) => self.calls.push((token, call.id)),
                 None => self.outcome(call.id, &Outcome::NotSent),
+            }
+        }
+        if let Some(Poll { cluster, headers, timeout }) = tick.poll {
+            self.poll = host::dispatch(&cluster, &headers, &[], timeout);
+            if self.poll.is_none() {
+                self.polled(&Outcome::NotSent);
             }
         }
         self.move_metrics();
@@ -128,6 +141,7 @@ impl RootContext for Root {
 impl Root {
     fn start(&mut self, config: Config) {
         self.calls.clear();
+        self.poll = None;
         self.first_tick_over = false;
         let node = host::property(&["xds", "node"]);
         let mut plugin = Plugin::new(config, node.as_deref(), &host::environment);
@@ -149,6 +163,16 @@ impl Root {
     fn outcome(&self, id: CallId, outcome: &Outcome<'_>) {
         let complaint =
             self.shared(|Shared { plugin, rng }| plugin.on_outcome(id, outcome, host::now(), rng));
+        if let Some(complaint) = complaint.flatten() {
+            host::log(LogLevel::Warn, &format!("meshweft: {complaint}"));
+        }
+    }
+
+    /// The same of a question to the server of remote sampling.
+    fn polled(&mut self, outcome: &Outcome<'_>) {
+        self.poll = None;
+        let complaint = self
+            .shared(|Shared { plugin, .. }| plugin.on_answer(outcome, host::now(), &host::Proxy));
         if let Some(complaint) = complaint.flatten() {
             host::log(LogLevel::Warn, &format!("meshweft: {complaint}"));
         }

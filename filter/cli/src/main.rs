@@ -45,8 +45,8 @@ LOG is an access log or OTLP traces, as lines of JSON; without it standard input
 
 All take every ${VARIABLE} as set, because the proxy has variables of its own; with
 check --env those of this environment are used. Limits and adaptive rates are
-explained as they are at the start, before any load. A configuration is JSON; that in
-a manifest of Istio is given alone, with yq 4:
+explained as they are at the start, before any load and any answer of sampling.remote.
+A configuration is JSON; that in a manifest of Istio is given alone, with yq 4:
   yq -o json '.spec.pluginConfig // .spec.wasm.pluginConfig' FILE | meshweft check -
 
 Exit codes: 0 all is well, 1 a configuration is invalid, 2 wrong usage or a file

@@ -164,7 +164,7 @@ impl<'a> Facts<'a> {
         match condition {
             Condition::Cluster(matcher) => matcher.matches(self.cluster()),
             Condition::Direction(direction) => self.direction() == direction,
-            Condition::Grpc => self.headers.get("content-type").is_some_and(is_grpc),
+            Condition::Grpc => self.is_grpc(),
             Condition::GrpcMethod(matcher) => matcher.matches(self.grpc_method()),
             Condition::GrpcService(matcher) => matcher.matches(self.grpc_service()),
             Condition::Header(name, matcher) => matcher.matches(self.header(name).as_deref()),
@@ -217,10 +217,24 @@ impl<'a> Facts<'a> {
     /// What is called: the method, and of what: a gRPC method, a route that is named like a
     /// template, or else the host. Few values, however many paths there are.
     pub fn operation(&self) -> [&[u8]; 2] {
-        let grpc = self.headers.get("content-type").is_some_and(is_grpc);
-        let template = || self.route().filter(|route| route.starts_with(b"/"));
-        let what = if grpc { self.path() } else { template().or_else(|| self.host()) };
+        let named = || self.template().or_else(|| self.host());
+        let what = if self.is_grpc() { self.path() } else { named() };
         [self.method().unwrap_or_default(), what.unwrap_or_default()]
+    }
+
+    /// The name that a span of the request has, as far as it is known when the request comes: the
+    /// gRPC method, the method with a route that is named like a template, or the method alone.
+    pub fn span_name(&self) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let rpc = self.path().filter(|_| self.is_grpc()).and_then(grpc_method);
+        if let Some((service, method)) = rpc {
+            return format!("{}/{}", text(service), text(method));
+        }
+        let method = text(self.method().unwrap_or_default());
+        match self.template() {
+            Some(route) => format!("{method} {}", text(route)),
+            None => method,
+        }
     }
 
     /// The headers of the request.
@@ -253,6 +267,15 @@ impl<'a> Facts<'a> {
             })
         };
         self.host.get_or_init(read).as_deref()
+    }
+
+    fn is_grpc(&self) -> bool {
+        self.headers.get("content-type").is_some_and(is_grpc)
+    }
+
+    /// The route, if it is named like a template of paths.
+    fn template(&self) -> Option<&[u8]> {
+        self.route().filter(|route| route.starts_with(b"/"))
     }
 
     /// Which side of the workload the request is on; a gateway's come in.
@@ -655,11 +678,11 @@ mod tests {
     #[test]
     fn operations_are_few() {
         let grpc = ("content-type", "application/grpc");
-        for (route, header, what) in [
-            ("", ("x-a", "1"), "shop"),
-            ("default", ("x-a", "1"), "shop"),
-            ("/orders/{id}", ("x-a", "1"), "/orders/{id}"),
-            ("/orders/{id}", grpc, "/shop.Cart/Add"),
+        for (route, header, what, name) in [
+            ("", ("x-a", "1"), "shop", "POST"),
+            ("default", ("x-a", "1"), "shop", "POST"),
+            ("/orders/{id}", ("x-a", "1"), "/orders/{id}", "POST /orders/{id}"),
+            ("/orders/{id}", grpc, "/shop.Cart/Add", "shop.Cart/Add"),
         ] {
             let route = [(ROUTE, route.as_bytes())];
             let host = Host { properties: &route, ..Host::default() };
@@ -668,6 +691,7 @@ mod tests {
             let headers: Headers = pairs.into_iter().chain([header]).collect();
             let facts = Facts::new(&headers, &host, Side::OfListener);
             assert_eq!(facts.operation(), [b"POST", what.as_bytes()]);
+            assert_eq!(facts.span_name(), name);
             let asked = if header == grpc { &[][..] } else { &[ROUTE] };
             assert_eq!(host.asked.take(), asked);
         }

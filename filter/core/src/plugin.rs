@@ -6,10 +6,10 @@ use rand::{Rng, RngExt};
 
 use crate::config::{Config, Direction};
 use crate::correlation::Correlation;
-use crate::export::{CallId, ExportCall, Exporter, Outcome};
+use crate::export::{Answer, CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
-use crate::sampling::Sampler;
+use crate::sampling::{Poll, Sampler};
 use crate::span::{Describer, Node, Span, SpanKind, resource};
 
 /// The longest time between ticks, so that retries and metrics do not wait for a long interval.
@@ -61,6 +61,8 @@ enum Phase {
 pub struct Tick {
     /// Requests to send.
     pub calls: Vec<ExportCall>,
+    /// A question to the server of remote sampling, to be sent.
+    pub poll: Option<Poll>,
     /// Whether the instance has finished and the host may forget it. Said once.
     pub done: bool,
 }
@@ -78,15 +80,16 @@ impl Plugin {
         let side = Side::new(config.mode, node.is_gateway());
         // Where nothing is begun there is nothing to remember; a gateway forwards all headers.
         let joins = config.export.is_some() && side != Side::Gateway;
+        let service = resource.service_name().to_owned();
         Self {
             side,
             correlation: joins.then(|| Correlation::new(&config.correlation)).flatten(),
-            service: resource.service_name().to_owned(),
             exporter: config.export.as_ref().map(|export| Exporter::new(export, &resource)),
             phase: Phase::Serving,
             native_tracer_seen: false,
             describer: Describer::new(&config.spans),
-            sampler: Sampler::new(&config.sampling),
+            sampler: Sampler::new(&config.sampling, &service),
+            service,
             metrics: Metrics::new(rule_metrics(&config)),
             config,
         }
@@ -195,7 +198,7 @@ impl Plugin {
             correlation.on_tick(now, shared, &mut self.metrics);
         }
         let Some(exporter) = &mut self.exporter else {
-            return Tick { calls: Vec::new(), done: self.finish() };
+            return Tick { done: self.finish(), ..Tick::default() };
         };
         let over = match self.phase {
             Phase::Draining { until } => exporter.is_idle() || now >= until,
@@ -204,9 +207,34 @@ impl Plugin {
         if over {
             // What is counted as lost here must not be sent as well.
             exporter.abandon(&mut self.metrics);
-            return Tick { calls: Vec::new(), done: self.finish() };
+            return Tick { done: self.finish(), ..Tick::default() };
         }
-        Tick { calls: exporter.poll(now, &mut self.metrics), done: false }
+        let calls = exporter.poll(now, &mut self.metrics);
+        // One on its way out leaves the questions to others.
+        let serving = self.phase == Phase::Serving;
+        let poll = if serving { self.sampler.poll(now, shared) } else { None };
+        self.metrics.add(Metric::RemoteRequests, i64::from(poll.is_some()));
+        Tick { calls, poll, done: false }
+    }
+
+    /// Takes the answer to a [`Tick::poll`]; gives what an operator should read about it.
+    pub fn on_answer(
+        &mut self,
+        outcome: &Outcome<'_>,
+        now: MonoNanos,
+        shared: &dyn Shared,
+    ) -> Option<String> {
+        let answer = match outcome {
+            Outcome::Answered(Answer { status: 200..=299, body, .. }) => Ok(*body),
+            Outcome::Answered(Answer { status, .. }) => {
+                Err(format!("answered with status {status}"))
+            }
+            Outcome::NoAnswer => Err("gave no answer in time".to_owned()),
+            Outcome::NotSent => Err("could not be asked: is there one of this name?".to_owned()),
+        };
+        let complaint = self.sampler.on_answer(answer, now, shared).err()?;
+        self.metrics.add(Metric::RemoteFailures, 1);
+        complaint
     }
 
     /// Takes the outcome of a request that [`on_tick`](Self::on_tick) wanted sent; gives what

@@ -497,7 +497,7 @@ fn every_field_of_the_schema_is_read() {
 
 #[test]
 fn the_defaults_of_the_schema_are_those_of_the_parser() {
-    let mut config = json!({"export": {"cluster": "c"}});
+    let mut config = json!({"export": {"cluster": "c"}, "sampling": {"remote": {"cluster": "c"}}});
     let implied = format!("{:?}", parsed(&config));
     let mut defaults = 0_usize;
     for (path, field) in properties(&schema(), &[]) {

@@ -19,16 +19,20 @@ use meshweft_core::span::{Describer, SpanKind, Subject, Value};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
+const ADAPTIVE: &str = include_str!("../../../config-examples/adaptive.json");
 const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
 const GRPC: &str = include_str!("../../../config-examples/grpc.json");
 const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
 const INCIDENT: &str = include_str!("../../../config-examples/incident.json");
+const LIMITS: &str = include_str!("../../../config-examples/limits.json");
 const MINIMAL: &str = include_str!("../../../config-examples/minimal.json");
 const MIXED_FORMATS: &str = include_str!("../../../config-examples/mixed-formats.json");
 const READABLE_SPANS: &str = include_str!("../../../config-examples/readable-spans.json");
 const PRODUCTION: &str = include_str!("../../../config-examples/production.json");
+const RATE: &str = include_str!("../../../config-examples/rate.json");
+const REMOTE: &str = include_str!("../../../config-examples/remote.json");
 const UNINSTRUMENTED: &str = include_str!("../../../config-examples/uninstrumented.json");
 
 const SAMPLED: Option<ParentDecision> = Some(ParentDecision::Sample);
@@ -79,7 +83,7 @@ fn decided(
     let pairs = [(":method", method), (":path", path), (":authority", authority), header];
     let headers: Headers = pairs.into_iter().collect();
     let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
-    let mut sampler = Sampler::new(&config.sampling);
+    let mut sampler = Sampler::new(&config.sampling, "shop");
     let Decision { verdict, reason, .. } =
         sampler.decide(&facts, Origin::new(id(share), parent, None), &Local::default());
     let reason = match reason {
@@ -122,6 +126,102 @@ fn minimal() {
 }
 
 #[test]
+fn rate() {
+    check(
+        RATE,
+        &[
+            ("GET shop/", NONE, None, 0.92, true, "default"),
+            ("GET shop/", NONE, None, 0.4, false, "default"),
+            ("GET shop/", NONE, SAMPLED, 0.03, true, "parent"),
+            ("GET shop/", NONE, DROPPED, 0.96, false, "parent"),
+        ],
+    );
+}
+
+/// How many of 100 requests at once are recorded, and why the last one of each kind was or was not.
+fn of_a_hundred(config: &Config, sampler: &mut Sampler, request: &str, shared: &Local) -> usize {
+    let (method, target) = request.split_once(' ').unwrap();
+    let (authority, path) = target.split_at(target.find('/').unwrap());
+    let pairs = [(":method", method), (":path", path), (":authority", authority)];
+    let headers: Headers = pairs.into_iter().collect();
+    let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
+    let decisions = (0..100).map(|_| {
+        let origin = Origin::new(id(0.995), None, None);
+        sampler.decide(&facts, origin, shared).verdict == Verdict::RecordAndSample
+    });
+    decisions.filter(|recorded| *recorded).count()
+}
+
+#[test]
+fn limits() {
+    let config = config(LIMITS);
+    let shared = Local::default();
+    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let mut of = |request| of_a_hundred(&config, &mut sampler, request, &shared);
+    assert_eq!(of("GET shop/search"), 5);
+    // The limit over all is what the searches left of 50: a burst is a little less than a second's.
+    assert_eq!(of("GET shop/"), 44);
+    assert_eq!(of("POST shop/orders/7/pay"), 0);
+    shared.clock.set(MonoNanos(2_000_000_000));
+    assert_eq!(of("POST shop/orders/7/pay"), 49);
+    check(LIMITS, &[("GET shop/", NONE, SAMPLED, 0.03, true, "parent")]);
+}
+
+#[test]
+fn adaptive() {
+    let config = config(ADAPTIVE);
+    let shared = Local::default();
+    let mut sampler = Sampler::new(&config.sampling, "shop");
+    // A hundred a second, on one worker: a fifth of it is the target, and the first of each
+    // operation is there besides.
+    for second in 1..=30 {
+        shared.clock.set(MonoNanos(second * 1_000_000_000));
+        sampler.on_tick(shared.clock.get(), UnixNanos::default(), &shared);
+        of_a_hundred(&config, &mut sampler, "GET shop/", &shared);
+    }
+    let one = |sampler: &mut Sampler, request: &str, share: f64| {
+        let (method, target) = request.split_once(' ').unwrap();
+        let (authority, path) = target.split_at(target.find('/').unwrap());
+        let pairs = [(":method", method), (":path", path), (":authority", authority)];
+        let headers: Headers = pairs.into_iter().collect();
+        let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
+        let decision = sampler.decide(&facts, Origin::new(id(share), None, None), &shared);
+        let reason = decision.reason.describe(&config.sampling).into_owned();
+        (decision.verdict == Verdict::RecordAndSample, reason)
+    };
+    assert_eq!(one(&mut sampler, "GET shop/", 0.92), (true, "adaptive".to_owned()));
+    assert_eq!(one(&mut sampler, "GET shop/", 0.4), (false, "adaptive".to_owned()));
+    assert_eq!(one(&mut sampler, "DELETE shop/", 0.03), (true, "floor".to_owned()));
+    assert_eq!(one(&mut sampler, "DELETE shop/", 0.03), (false, "adaptive".to_owned()));
+    // Payments have a target of their own, and few of them.
+    assert_eq!(one(&mut sampler, "POST shop/orders/7/pay", 0.03), (true, "rule:pay".to_owned()));
+}
+
+#[test]
+fn remote() {
+    let config = config(REMOTE);
+    check(
+        REMOTE,
+        &[
+            // Until the server has answered.
+            ("GET shop/", NONE, None, 0.92, false, "default"),
+            ("GET shop/", NONE, None, 0.96, true, "default"),
+            ("GET shop/healthz", NONE, None, 0.96, false, "health"),
+        ],
+    );
+    let shared = Local::default();
+    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let poll = sampler.poll(MonoNanos(1), &shared).unwrap();
+    assert_eq!(poll.cluster, "jaeger-collector");
+    let path = (":path".to_owned(), "/sampling?service=shop".to_owned());
+    assert!(poll.headers.contains(&path), "{:?}", poll.headers);
+    let all = br#"{"probabilisticSampling": {"samplingRate": 1}}"#;
+    assert_eq!(sampler.on_answer(Ok(all), MonoNanos(1), &shared), Ok(()));
+    assert_eq!(of_a_hundred(&config, &mut sampler, "GET shop/", &shared), 100);
+    assert_eq!(of_a_hundred(&config, &mut sampler, "GET shop/healthz", &shared), 0);
+}
+
+#[test]
 fn incident() {
     let probe = ("user-agent", "kube-probe/1.30");
     let orders = "GET cart.payments.svc.cluster.local:80/orders/7";
@@ -139,7 +239,7 @@ fn incident() {
     let end = 1_909_159_200_000_000_000;
     let config = config(INCIDENT);
     for (wall, expired) in [(end - 1, &[][..]), (end, &["incident"])] {
-        let mut sampler = Sampler::new(&config.sampling);
+        let mut sampler = Sampler::new(&config.sampling, "shop");
         sampler.on_tick(MonoNanos::default(), UnixNanos(wall), &Local::default());
         assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
     }
@@ -443,16 +543,20 @@ fn every_file_is_asked() {
     assert_eq!(
         files,
         [
+            "adaptive.json",
             "b3-mesh.json",
             "debug.json",
             "edge-gateway.json",
             "grpc.json",
             "health-checks.json",
             "incident.json",
+            "limits.json",
             "minimal.json",
             "mixed-formats.json",
             "production.json",
+            "rate.json",
             "readable-spans.json",
+            "remote.json",
             "uninstrumented.json"
         ]
     );

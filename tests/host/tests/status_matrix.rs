@@ -12,8 +12,9 @@ const CONFIGURATION: &str = r#"{"export": {"cluster": "otel-collector"}, "propag
     "trust": [{"match": {"source": {"prefix": "127."}}, "trust": "continue"}],
     "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
     "access_log": ["trace_id", "span_id", "sampled"]},
-    "sampling": {"limit_per_second": 100, "adaptive": {
-        "target_per_second": 10, "floor_per_minute": 1}}}"#;
+    "sampling": {"limit_per_second": 100, "remote": {"cluster": "otel-collector"}, "rules": [
+        {"name": "a", "match": {"headers": {"traceparent": {"present": false}}},
+            "adaptive": {"target_per_second": 10, "floor_per_minute": 1}}]}}"#;
 
 /// Statuses that do trap: the SDK makes these two calls in its own dispatcher and panics on
 /// what the ABI does not define for them. Envoy answers them only as listed under `safe`, and

@@ -28,4 +28,5 @@ pub mod paths;
 pub mod process;
 pub mod raw;
 pub mod story;
+pub mod strategies;
 pub mod tree;

@@ -16,6 +16,7 @@ use meshweft_lab::collector::Span;
 use meshweft_lab::config::{cluster, route};
 use meshweft_lab::load::{flood, paced};
 use meshweft_lab::mesh::{Options, Workload, exporting};
+use meshweft_lab::strategies::Strategies;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -428,5 +429,94 @@ async fn a_rate_follows_the_load_to_its_target_and_rare_operations_have_their_fl
         let total = (end - SETTLED) * f64::from(per_second);
         assert_share(kept, total as usize, TARGET / f64::from(per_second));
     }
+    lab.envoy.stop().await;
+}
+
+// === Remote ===
+
+/// Requests one after the other, of both workers, until the last twenty are all `recorded` or
+/// none is.
+async fn until_recorded(lab: &Workload, recorded: bool) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let begin = wall();
+    let mut in_a_row = 0;
+    while in_a_row < 20 {
+        let waited = wall().duration_since(begin).unwrap_or_default();
+        assert!(waited < PATIENCE, "not {recorded} after {waited:?}");
+        in_a_row = if is_recorded(lab).await == recorded { in_a_row + 1 } else { 0 };
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_strategies_is_asked_by_one_worker_and_followed_by_all() {
+    let share = |rate: f64| {
+        json!({"strategyType": "PROBABILISTIC",
+        "probabilisticSampling": {"samplingRate": rate}})
+        .to_string()
+    };
+    let server = Strategies::start(503, "").await;
+    let config = exporting(json!({"sampling": {"rate": 0,
+        "remote": {"cluster": "strategies", "interval": "1s"}}}));
+    let clusters = vec![cluster("strategies", server.address())];
+    let lab = Workload::with(&config, Options { clusters, ..Options::default() }).await;
+    lab.envoy.metrics_until(|metrics| metrics.get("remote_failures") >= Some(&2)).await;
+    assert!(!is_recorded(&lab).await, "without an answer sampling.rate decides");
+    let begin = wall();
+    let before = server.asked().len();
+    server.answer(200, &share(1.0));
+    until_recorded(&lab, true).await;
+    // What is bad, or does not come, changes nothing.
+    for (status, body) in [(200, "<html>"), (404, ""), (200, &*share(2.0))] {
+        let failures = lab.envoy.metric("remote_failures").await;
+        server.answer(status, body);
+        let more = failures + 2;
+        lab.envoy.metrics_until(|metrics| metrics.get("remote_failures") >= Some(&more)).await;
+        assert!(is_recorded(&lab).await, "{status} {body}");
+    }
+    server.answer(
+        200,
+        r#"{"operationSampling": {"defaultSamplingProbability": 1,
+        "perOperationStrategies": [{"operation": "GET",
+            "probabilisticSampling": {"samplingRate": 0}}]}}"#,
+    );
+    until_recorded(&lab, false).await;
+    let to = lab.envoy.listener("inbound");
+    let client = Client::new(Version::H1);
+    client.send("PUT", to, "/other", &[], Bytes::new()).await.expect("an answer");
+    server.answer(
+        200,
+        r#"{"strategyType": "RATE_LIMITING",
+        "rateLimitingSampling": {"maxTracesPerSecond": 1000}}"#,
+    );
+    until_recorded(&lab, true).await;
+
+    // One a second, and not one of each worker and listener.
+    let asked = server.asked();
+    let seconds = wall().duration_since(begin).expect("later").as_secs_f64();
+    let questions = (asked.len() - before) as f64;
+    assert!(
+        (seconds * 0.5 - 2.0..seconds + 2.0).contains(&questions),
+        "{questions} in {seconds} s"
+    );
+    assert!(asked.iter().all(|path| path == "/sampling?service=lab"), "{asked:?}");
+    let requests = i64::try_from(lab.app.seen().len()).expect("few");
+    let spans = lab.settled(requests).await;
+    let told: BTreeSet<_> = spans
+        .iter()
+        .map(|span| (reason(span), span.attribute("http.request.method"), &*span.trace_state))
+        .collect();
+    let expected =
+        [("remote", "GET", ""), ("remote", "GET", "ot=th:0"), ("remote", "PUT", "ot=th:0")];
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), expected);
+    // One line a minute, whichever worker it was.
+    let log = lab.envoy.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("remote sampling")).collect();
+    assert!(
+        matches!(*lines, [line] if line.ends_with("remote sampling: cluster \"strategies\" answered \
+            with status 503; sampling.rate decides until there is an answer (further failures are \
+            counted only)")),
+        "{lines:#?}"
+    );
     lab.envoy.stop().await;
 }

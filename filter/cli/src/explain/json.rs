@@ -122,6 +122,7 @@ fn decision(decided: &Decided) -> Value {
             "value": of.rate.get(),
             "rule": of.rule,
             "adaptive_target_per_second": of.adaptive,
+            "remote_cluster": of.remote,
         })),
         "threshold": decided.threshold.map(|threshold| threshold.to_string()),
         "randomness": decided.randomness.to_string(),

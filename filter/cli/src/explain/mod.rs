@@ -122,6 +122,8 @@ struct RateOf {
     rule: Option<String>,
     /// The traces per second at which it aims: it is the highest one, at the start.
     adaptive: Option<f64>,
+    /// The cluster of the server of remote sampling: it holds until that has answered.
+    remote: Option<String>,
 }
 
 /// What becomes of a header.
@@ -224,14 +226,15 @@ fn course(
 fn rate(config: &Config, rule: Option<&Rule>) -> RateOf {
     let sampling = &config.sampling;
     let own = rule.filter(|rule| rule.rate.is_some() || rule.adaptive.is_some());
-    let (rate, adaptive) = match own {
-        Some(rule) => (rule.rate.unwrap_or(Rate::ALL), rule.adaptive),
-        None => (sampling.rate, sampling.adaptive),
+    let (rate, adaptive, remote) = match own {
+        Some(rule) => (rule.rate.unwrap_or(Rate::ALL), rule.adaptive, None),
+        None => (sampling.rate, sampling.adaptive, sampling.remote.as_ref()),
     };
     RateOf {
         rate,
         rule: own.map(|rule| rule.name.clone()),
         adaptive: adaptive.map(|adaptive| adaptive.target_per_second),
+        remote: remote.map(|remote| remote.cluster.clone()),
     }
 }
 

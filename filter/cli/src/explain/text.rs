@@ -174,15 +174,18 @@ fn decision(decided: &Decided, out: &mut impl Write) -> io::Result<()> {
 fn rate_of(rate: &RateOf) -> String {
     let share = rate.rate.get();
     let whose = rate.rule.as_ref().map(|rule| format!("of rule {rule}"));
-    match (whose, rate.adaptive) {
-        (Some(whose), None) => format!("{share}, {whose}"),
-        (None, None) => format!("{share}, the configuration's"),
-        (whose, Some(target)) => {
+    match (whose, rate.adaptive, &rate.remote) {
+        (whose, Some(target), _) => {
             let whose = whose.map(|whose| format!(", {whose}")).unwrap_or_default();
             format!(
                 "{share} at the start{whose}; it follows the load, to {target} traces per second"
             )
         }
+        (_, None, Some(cluster)) => {
+            format!("{share}, until the server in cluster {cluster} says something else")
+        }
+        (Some(whose), None, None) => format!("{share}, {whose}"),
+        (None, None, None) => format!("{share}, the configuration's"),
     }
 }
 

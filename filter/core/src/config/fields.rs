@@ -167,6 +167,7 @@ pub(super) const CAPACITY: Integer = Integer { min: 64, max: 65_536, default: So
 
 pub(super) const LINGER: Period = Period { min: "0ms", max: "1m", default: "1s" };
 pub(super) const INTERVAL: Period = Period { min: "10ms", max: "1m", default: "1s" };
+pub(super) const POLL: Period = Period { min: "1s", max: "1h", default: "1m" };
 pub(super) const RETRY_ELAPSED: Period = Period { min: "10ms", max: "24h", default: "5m" };
 pub(super) const RETRY_INITIAL: Period = Period { min: "10ms", max: "5m", default: "500ms" };
 pub(super) const RETRY_MAX: Period = Period { min: "10ms", max: "1h", default: "30s" };
@@ -232,6 +233,8 @@ pub(super) const PATH: Text = Text {
     allowed: "is a path from /, of printable ASCII without blanks and #, at most 2048 characters",
     default: None,
 };
+/// Where Jaeger and the Collector's extension serve their strategies.
+pub(super) const REMOTE_PATH: Text = Text { default: Some("/sampling"), ..PATH };
 pub(super) const RULE_NAME: Text = Text {
     max: 40,
     pattern: Some("^[a-z0-9_-]+$"),
@@ -522,6 +525,12 @@ pub(super) const SAMPLING: &[Field] = &[
         kind: Kind::Object { fields: ADAPTIVE, required: &["target_per_second"] },
     },
     Field {
+        name: "remote",
+        about: "A server of Jaeger's remote sampling, which decides where no rule has a rate; \
+            sampling.rate holds until its first answer.",
+        kind: Kind::Object { fields: REMOTE, required: &["cluster"] },
+    },
+    Field {
         name: "rules",
         about: "The first rule that matches decides.",
         kind: Kind::List {
@@ -544,6 +553,30 @@ pub(super) const ADAPTIVE: &[Field] = &[
         about: "Traces of every operation that are recorded at least, even if the target is \
             exceeded; for the 256 operations seen last.",
         kind: Kind::AboveZero,
+    },
+];
+
+pub(super) const REMOTE: &[Field] = &[
+    Field {
+        name: "cluster",
+        about: "Envoy's name of the server's cluster, or {service, port} for Istio's \
+            outbound|port||service.",
+        kind: Kind::Cluster,
+    },
+    Field {
+        name: "path",
+        about: "The path of the request; ?service= and the name of the service are put behind it.",
+        kind: Kind::Text(&REMOTE_PATH),
+    },
+    Field {
+        name: "authority",
+        about: "The authority of the request; default: the cluster's name or service:port.",
+        kind: Kind::Text(&AUTHORITY),
+    },
+    Field {
+        name: "interval",
+        about: "How often the server is asked, by one worker of the proxy.",
+        kind: Kind::Period(&POLL),
     },
 ];
 

@@ -205,8 +205,23 @@ pub struct Sampling {
     pub limit_per_second: Option<f64>,
     /// A rate that follows the load, in place of `rate`, which it does not exceed.
     pub adaptive: Option<Adaptive>,
+    /// A server that says what is recorded, in place of `rate`, which holds until it has.
+    pub remote: Option<Remote>,
     /// The first match decides.
     pub rules: Vec<Rule>,
+}
+
+/// A server of Jaeger's remote sampling.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remote {
+    /// Envoy's name of its cluster.
+    pub cluster: String,
+    /// The path of the request; the service is put into its query.
+    pub path: String,
+    /// The authority of the request.
+    pub authority: String,
+    /// How often it is asked.
+    pub interval: Duration,
 }
 
 /// What a rate that follows the load aims at.

@@ -8,6 +8,9 @@ impl Rate {
     /// Everything.
     pub const ALL: Self = Self(1.0);
 
+    /// Nothing.
+    pub const NONE: Self = Self(0.0);
+
     /// `None` unless `rate` lies in 0..=1.
     #[must_use]
     pub fn new(rate: f64) -> Option<Self> {

@@ -111,6 +111,10 @@ metrics! {
     CorrelationNeverForwarded = "meshweft_correlation_never_forwarded", Gauge;
     /// Requests whose `x-request-id` says that a native tracer decides about them.
     NativeTracerSeen = "meshweft_native_tracer_seen", Counter;
+    /// Questions to the server of remote sampling.
+    RemoteRequests = "meshweft_remote_requests", Counter;
+    /// Those that brought no answer of use.
+    RemoteFailures = "meshweft_remote_failures", Counter;
     /// Configurations refused.
     ConfigRejected = "meshweft_config_rejected", Counter;
 }

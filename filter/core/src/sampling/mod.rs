@@ -5,6 +5,7 @@ mod floor;
 mod index;
 mod limit;
 mod probability;
+mod remote;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use floor::{Floor, operation};
 use index::Index;
 use limit::Limit;
 pub use probability::{OtMember, Randomness, Threshold};
+pub use remote::{MAX_ANSWER, Poll};
+use remote::{Remote, Strategy};
 
 use crate::config::{self, ParentPolicy, Rate, Rule, Sampling};
 use crate::matching::Facts;
@@ -44,13 +47,15 @@ pub enum Reason {
     Limit(Option<usize>),
     /// A valid parent decided.
     Parent,
+    /// No rule matched: the server of remote sampling.
+    Remote,
     /// The rule at this index matched and its rate decided.
     Rule(usize),
 }
 
 impl Reason {
     /// The reason as an attribute and `explain` show it: `parent`, `default`, `adaptive`,
-    /// `rule:<name>`, `floor`, `floor:<name>`, and for what is not recorded also `limit`,
+    /// `remote`, `rule:<name>`, `floor`, `floor:<name>`, and for what is not recorded also `limit`,
     /// `limit:<name>`.
     #[must_use]
     pub fn describe(self, sampling: &Sampling) -> Cow<'static, str> {
@@ -63,6 +68,7 @@ impl Reason {
             Self::Limit(None) => "limit".into(),
             Self::Limit(Some(index)) => format!("limit:{}", name(index)).into(),
             Self::Parent => "parent".into(),
+            Self::Remote => "remote".into(),
             Self::Rule(index) => format!("rule:{}", name(index)).into(),
         }
     }
@@ -137,15 +143,17 @@ pub struct Sampler {
     limits: BTreeMap<usize, Limit>,
     /// In place of the configuration's rate, and of those of rules, by index.
     targets: BTreeMap<Option<usize>, Target>,
+    /// In place of the configuration's rate, too.
+    remote: Option<Remote>,
     /// The time of the last tick, by both clocks.
     wall: UnixNanos,
     tick: MonoNanos,
 }
 
 impl Sampler {
-    /// A sampler that decides as `sampling` says.
+    /// A sampler that decides as `sampling` says, for the spans of `service`.
     #[must_use]
-    pub fn new(sampling: &Sampling) -> Self {
+    pub fn new(sampling: &Sampling, service: &str) -> Self {
         let matches = sampling.rules.iter().map(|rule| &rule.matches);
         let index = Index::new(matches);
         let rules = sampling.rules.iter().enumerate();
@@ -164,6 +172,7 @@ impl Sampler {
             limit: sampling.limit_per_second.map(|limit| Limit::new("", limit)),
             limits: limits.collect(),
             targets: target.map(|target| (None, target)).into_iter().chain(targets).collect(),
+            remote: sampling.remote.as_ref().map(|remote| Remote::new(remote, service)),
             wall: UnixNanos::default(),
             tick: MonoNanos::default(),
         }
@@ -181,6 +190,27 @@ impl Sampler {
         for target in self.targets.values_mut() {
             target.adaptive.on_tick(now, shared);
         }
+    }
+
+    /// A question to the server of remote sampling, where it is time for one and the turn of this
+    /// worker; to be asked at ticks. Takes in what other workers were told.
+    pub fn poll(&mut self, now: MonoNanos, shared: &dyn Shared) -> Option<Poll> {
+        self.remote.as_mut()?.on_tick(now, shared)
+    }
+
+    /// Takes in the answer to a question, or why there is none, in words.
+    ///
+    /// # Errors
+    ///
+    /// Says, once a minute for all workers together, why the answer is not used.
+    pub fn on_answer(
+        &mut self,
+        answer: Result<&[u8], String>,
+        now: MonoNanos,
+        shared: &dyn Shared,
+    ) -> Result<(), Option<String>> {
+        let Some(remote) = &mut self.remote else { return Ok(()) };
+        remote.on_answer(answer, now, shared)
     }
 
     /// The names of the rules that have expired.
@@ -206,10 +236,39 @@ impl Sampler {
         }
         let follows = matched.is_some_and(|rule| rule.adaptive.is_some());
         let decision = match matched.and_then(|rule| rule.rate) {
-            Some(rate) if !follows => by_rate(rate, Reason::Default, rule, origin),
-            _ => self.by_load(rule.filter(|_| follows), rule, facts, origin, shared),
+            _ if follows => self.by_load(rule, rule, facts, origin, shared),
+            Some(rate) => by_rate(rate, Reason::Default, rule, origin),
+            None => self
+                .by_remote(rule, facts, origin, shared)
+                .unwrap_or_else(|| self.by_load(None, rule, facts, origin, shared)),
         };
         self.limited(decision, shared)
+    }
+
+    /// By what the server of remote sampling says, if there is one and it has said something.
+    fn by_remote(
+        &mut self,
+        rule: Option<usize>,
+        facts: &Facts<'_>,
+        origin: Origin,
+        shared: &dyn Shared,
+    ) -> Option<Decision> {
+        let remote = self.remote.as_mut()?.current()?;
+        let by_rate = |rate| by_rate(rate, Reason::Remote, rule, origin);
+        Some(match &remote.strategy {
+            Strategy::Share(rate) => by_rate(*rate),
+            Strategy::PerOperation { rates, default, .. } => {
+                let decision = by_rate(*rates.get(&facts.span_name()).unwrap_or(default));
+                floored(decision, remote.floor.as_mut(), None, facts, self.tick, shared)
+            }
+            Strategy::PerSecond(_) => {
+                let limit = remote.limit.as_mut();
+                let within = limit.is_some_and(|limit| limit.take(shared.now(), shared));
+                // What might have been dropped for its time has no probability that is known.
+                let rate = if within { Rate::ALL } else { Rate::NONE };
+                Decision { threshold: None, ..by_rate(rate) }
+            }
+        })
     }
 
     /// By the rate that follows the load, and its floor: of the rule at the index `whose`, or of
@@ -226,16 +285,7 @@ impl Sampler {
             return by_rate(self.sampling.rate, Reason::Default, rule, origin);
         };
         let decision = by_rate(target.next(), Reason::Adaptive, rule, origin);
-        let Some(floor) = &mut target.floor else { return decision };
-        let operation = operation(facts.operation());
-        if decision.verdict == Verdict::RecordAndSample {
-            floor.recorded(operation, self.tick);
-            decision
-        } else if floor.lifts(operation, self.tick, shared) {
-            Decision { verdict: Verdict::RecordAndSample, reason: Reason::Floor(whose), ..decision }
-        } else {
-            decision
-        }
+        floored(decision, target.floor.as_mut(), whose, facts, self.tick, shared)
     }
 
     /// What limits leave of a decision: the rule's first, then the one over all.
@@ -274,6 +324,28 @@ fn by_rate(rate: Rate, reason: Reason, rule: Option<usize>, origin: Origin) -> D
         reason: rule.map_or(reason, Reason::Rule),
         rule,
         threshold,
+    }
+}
+
+/// What a floor makes of what a rate decided: that of the rule at the index `whose`, or that of the
+/// configuration.
+fn floored(
+    decision: Decision,
+    floor: Option<&mut Floor>,
+    whose: Option<usize>,
+    facts: &Facts<'_>,
+    tick: MonoNanos,
+    shared: &dyn Shared,
+) -> Decision {
+    let Some(floor) = floor else { return decision };
+    let operation = operation(facts.operation());
+    if decision.verdict == Verdict::RecordAndSample {
+        floor.recorded(operation, tick);
+        decision
+    } else if floor.lifts(operation, tick, shared) {
+        Decision { verdict: Verdict::RecordAndSample, reason: Reason::Floor(whose), ..decision }
+    } else {
+        decision
     }
 }
 
@@ -333,7 +405,7 @@ mod tests {
 
     fn sampler(json: &str) -> Sampler {
         let json = format!(r#"{{"sampling": {json}}}"#);
-        Sampler::new(&Config::parse(json.as_bytes(), &|_| None).unwrap().sampling)
+        Sampler::new(&Config::parse(json.as_bytes(), &|_| None).unwrap().sampling, "shop")
     }
 
     fn get(path: &str) -> Headers {
@@ -356,7 +428,7 @@ mod tests {
     /// The threshold of what was kept by this rate.
     fn kept(verdict: Verdict, reason: Reason, rate: f64) -> Option<Threshold> {
         let by_rate = verdict == YES && reason != Reason::Parent;
-        by_rate.then(|| Threshold::of(Rate::new(rate).unwrap()).unwrap())
+        by_rate.then(|| Threshold::of(Rate::new(rate).unwrap())).flatten()
     }
 
     const YES: Verdict = Verdict::RecordAndSample;
@@ -579,6 +651,122 @@ mod tests {
         assert_eq!(decision, Decision { verdict: YES, reason, rule: Some(0), threshold: None });
         assert_eq!(reason.describe(&sampler.sampling), "floor:pay");
         assert_eq!(sampler.decide(&facts, origin(None, high()), &shared).verdict, NO);
+    }
+
+    const REMOTE: &str = r#"{"rate": 0.5, "limit_per_second": 1000,
+        "remote": {"cluster": "jaeger"}, "rules": [
+            {"name": "off", "match": {"path": "/off"}, "rate": 0},
+            {"name": "named", "match": {"path": "/named"}}]}"#;
+
+    /// Decisions by the server's `answer` about a request by rule and one without.
+    fn told(sampler: &mut Sampler, answer: &str, shared: &Local) {
+        let answered = sampler.on_answer(Ok(answer.as_bytes()), shared.now(), shared);
+        assert_eq!(answered, Ok(()), "{answer}");
+    }
+
+    #[test]
+    fn the_server_decides_where_no_rule_has_a_rate() {
+        let json = REMOTE.replace(r#""limit_per_second": 1000,"#, "");
+        let mut sampler = sampler(&json);
+        let (off, named, other) = (get("/off"), get("/named"), get("/"));
+        let shared = Local::default();
+        let sample = Some(ParentDecision::Sample);
+        let all = r#"{"probabilisticSampling": {"samplingRate": 1}}"#;
+        let quarter = r#"{"strategyType": "PROBABILISTIC",
+            "probabilisticSampling": {"samplingRate": 0.25}}"#;
+        for (answer, headers, parent, id, verdict, reason, rule, rate) in [
+            // Until the first answer, and after a bad one.
+            ("", &other, None, low(), NO, Reason::Default, None, 0.5),
+            ("", &other, None, high(), YES, Reason::Default, None, 0.5),
+            ("", &named, None, high(), YES, Reason::Rule(1), Some(1), 0.5),
+            (all, &other, None, low(), YES, Reason::Remote, None, 1.0),
+            ("", &other, None, low(), YES, Reason::Remote, None, 1.0),
+            (quarter, &other, None, low(), NO, Reason::Remote, None, 0.25),
+            (quarter, &other, None, high(), YES, Reason::Remote, None, 0.25),
+            (quarter, &named, None, high(), YES, Reason::Rule(1), Some(1), 0.25),
+            // Parents and the rates of rules come before.
+            (quarter, &other, sample, low(), YES, Reason::Parent, None, 0.25),
+            (all, &off, None, high(), NO, Reason::Rule(0), Some(0), 0.0),
+        ] {
+            if answer.is_empty() {
+                let bad = sampler.on_answer(Ok(b"{}"), shared.now(), &shared);
+                assert!(bad.is_err());
+            } else {
+                told(&mut sampler, answer, &shared);
+            }
+            let decision = sampler.decide(&facts(headers), origin(parent, id), &shared);
+            let threshold = kept(verdict, reason, rate);
+            assert_eq!(decision, Decision { verdict, reason, rule, threshold }, "{answer}");
+        }
+        assert_eq!(Reason::Remote.describe(&sampler.sampling), "remote");
+    }
+
+    #[test]
+    fn the_servers_limit_is_one_of_traces_per_second() {
+        let mut sampler = sampler(REMOTE);
+        let (headers, shared) = (get("/"), Local::default());
+        let recorded = |sampler: &mut Sampler| {
+            let decisions = (0..20).map(|_| {
+                let decision = sampler.decide(&facts(&headers), origin(None, low()), &shared);
+                assert_eq!((decision.reason, decision.threshold), (Reason::Remote, None));
+                usize::from(decision.verdict == YES)
+            });
+            decisions.sum::<usize>()
+        };
+        let limit = |limit: u32| {
+            format!(
+                r#"{{"strategyType": "RATE_LIMITING",
+                    "rateLimitingSampling": {{"maxTracesPerSecond": {limit}}}}}"#
+            )
+        };
+        for (per_second, expected) in [(5, 5), (5, 0), (10, 10), (0, 0)] {
+            told(&mut sampler, &limit(per_second), &shared);
+            assert_eq!(recorded(&mut sampler), expected, "{per_second}");
+        }
+        let keys = shared.keys();
+        let limits: Vec<_> = keys.iter().filter(|key| key.contains("limit")).collect();
+        assert_eq!(
+            limits,
+            ["meshweft/1/limit/10/*remote", "meshweft/1/limit/1000/", "meshweft/1/limit/5/*remote"]
+        );
+    }
+
+    #[test]
+    fn the_server_may_tell_operations_apart() {
+        let mut sampler = sampler(r#"{"remote": {"cluster": "jaeger"}}"#);
+        let shared = Local::default();
+        told(
+            &mut sampler,
+            r#"{"operationSampling": {"defaultSamplingProbability": 0.25,
+                "defaultLowerBoundTracesPerSecond": 0.02, "perOperationStrategies": [
+                    {"operation": "GET", "probabilisticSampling": {"samplingRate": 0}},
+                    {"operation": "shop.Cart/Add", "probabilisticSampling": {"samplingRate": 1}}]}}"#,
+            &shared,
+        );
+        let get = get("/");
+        let add: Headers = [
+            (":method", "POST"),
+            (":path", "/shop.Cart/Add"),
+            (":authority", "shop"),
+            ("content-type", "application/grpc"),
+        ]
+        .into_iter()
+        .collect();
+        let put: Headers =
+            [(":method", "PUT"), (":path", "/"), (":authority", "shop")].into_iter().collect();
+        for (headers, id, verdict, reason, rate) in [
+            (&add, low(), YES, Reason::Remote, 1.0),
+            (&put, high(), YES, Reason::Remote, 0.25),
+            // 1.2 a minute, and the rate has given one.
+            (&put, low(), NO, Reason::Remote, 0.25),
+            (&get, high(), YES, Reason::Floor(None), 0.0),
+            (&get, high(), NO, Reason::Remote, 0.0),
+        ] {
+            let facts = Facts::new(headers, &NoRoute, Side::Always(Direction::Inbound));
+            let decision = sampler.decide(&facts, origin(None, id), &shared);
+            let threshold = kept(verdict, reason, rate).filter(|_| reason == Reason::Remote);
+            assert_eq!(decision, Decision { verdict, reason, rule: None, threshold });
+        }
     }
 
     /// A parent's decisions are no load, and without limits nothing is shared.

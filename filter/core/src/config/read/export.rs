@@ -12,27 +12,35 @@ pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Op
     let protocol = object.get("protocol").and_then(|node| node.word(Protocol::NAMES, faults));
     let protocol = protocol.and_then(Protocol::from_name).unwrap_or_default();
     let path = path(object, protocol, faults);
-    let authority = object.text("authority", &fields::AUTHORITY, faults);
     let headers = object.get("headers").map(|node| headers(&node, env, faults)).unwrap_or_default();
     let timeout = object.period("timeout", &fields::TIMEOUT, faults);
     let batch = batch(&object.object("batch", fields::BATCH, faults).unwrap_or_default(), faults);
     let queue = queue(&object.object("queue", fields::QUEUE, faults).unwrap_or_default(), faults);
     let retry = retry(&object.object("retry", fields::RETRY, faults).unwrap_or_default(), faults);
     cross_checks(&batch, &queue, &retry, faults);
+    let needs = "export needs the cluster that spans go to";
+    let (cluster, authority) = upstream(object, needs, faults)?;
+    Some(Export { protocol, cluster, path, authority, headers, timeout, batch, queue, retry })
+}
+
+/// The cluster and the authority of requests; a cluster is needed for this `reason`.
+pub(super) fn upstream(
+    object: &Object<'_>,
+    reason: &'static str,
+    faults: &mut Faults,
+) -> Option<(String, String)> {
+    let authority = object.text("authority", &fields::AUTHORITY, faults);
     let Some(node) = object.get("cluster") else {
-        let reason = "export needs the cluster that spans go to";
         faults.add(step(&object.path, "cluster"), Problem::Missing { reason });
         return None;
     };
     let (cluster, derived) = cluster(&node, faults)?;
-    let Some(authority) = authority.or(derived) else {
-        if object.get("authority").is_none() {
-            let reason = "the name of the cluster cannot stand for the authority of a request";
-            faults.add(step(&object.path, "authority"), Problem::Missing { reason });
-        }
-        return None;
-    };
-    Some(Export { protocol, cluster, path, authority, headers, timeout, batch, queue, retry })
+    let authority = authority.or(derived);
+    if authority.is_none() && object.get("authority").is_none() {
+        let reason = "the name of the cluster cannot stand for the authority of a request";
+        faults.add(step(&object.path, "authority"), Problem::Missing { reason });
+    }
+    Some((cluster, authority?))
 }
 
 fn path(object: &Object<'_>, protocol: Protocol, faults: &mut Faults) -> String {

@@ -1,10 +1,11 @@
 //! From JSON to the rules of sampling.
 
+use super::export::upstream;
 use super::matching::matches;
 use crate::config::error::{Problem, quoted, step};
 use crate::config::fields;
 use crate::config::node::{Faults, Node, Object};
-use crate::config::{Adaptive, ParentPolicy, Rate, Rule, Sampling};
+use crate::config::{Adaptive, ParentPolicy, Rate, Remote, Rule, Sampling};
 
 pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Sampling {
     Sampling {
@@ -12,6 +13,7 @@ pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Sampling {
         rate: object.get("rate").and_then(|node| node.rate(faults)).unwrap_or(Rate::ALL),
         limit_per_second: object.get("limit_per_second").and_then(|node| node.above_zero(faults)),
         adaptive: adaptive(object, faults),
+        remote: remote(object, faults),
         rules: object.get("rules").map(|node| rules(&node, faults)).unwrap_or_default(),
     }
 }
@@ -31,6 +33,19 @@ fn adaptive(object: &Object<'_>, faults: &mut Faults) -> Option<Adaptive> {
         faults.add(step(&object.path, "target_per_second"), Problem::Missing { reason });
     }
     Some(Adaptive { target_per_second: target.flatten()?, floor_per_minute })
+}
+
+fn remote(object: &Object<'_>, faults: &mut Faults) -> Option<Remote> {
+    let remote = object.object("remote", fields::REMOTE, faults)?;
+    if let Some(adaptive) = object.get("adaptive") {
+        let allowed = "is one of the two: each takes the place of sampling.rate";
+        adaptive.wrong_value("this beside $.sampling.remote".to_owned(), allowed, faults);
+    }
+    let path = remote.text("path", &fields::REMOTE_PATH, faults).unwrap_or_default();
+    let interval = remote.period("interval", &fields::POLL, faults);
+    let needs = "remote needs the cluster of the server that is asked";
+    let (cluster, authority) = upstream(&remote, needs, faults)?;
+    Some(Remote { cluster, path, authority, interval })
 }
 
 fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
