@@ -25,6 +25,13 @@ impl Request {
         let Ok(mut shared) = instance.try_borrow_mut() else { return };
         with(&mut self.stream, &mut shared);
     }
+
+    /// A part of the response came by.
+    const fn response(&mut self, is_last: bool) {
+        if is_last {
+            self.stream.on_response_end();
+        }
+    }
 }
 
 impl Context for Request {}
@@ -37,10 +44,21 @@ impl HttpContext for Request {
         Action::Continue
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_response_headers(&mut self, _: usize, is_last: bool) -> Action {
+        self.response(is_last);
         self.shared(|stream, Shared { plugin, .. }| {
             host::edit_response(&stream.on_response_headers(plugin));
         });
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, _: usize, is_last: bool) -> Action {
+        self.response(is_last);
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.response(true);
         Action::Continue
     }
 

@@ -69,7 +69,7 @@ fn all_that_is_wrong_is_said() {
     let (good, bad) = (good.name(), bad.name());
     let expected = format!(
         "{bad}: configuration: $.sampling.ruls: unknown field (did you mean rules?): \
-         allowed are parent, rate, limit_per_second, adaptive, remote, rules\n\
+         allowed are parent, rate, limit_per_second, adaptive, remote, rules, keep\n\
          {bad}: configuration: $.mode: \"up\" is not possible: \
          allowed are auto, inbound, outbound, gateway\n\
          {bad}: configuration: $.sampling.rate: 1.5 is out of range: \

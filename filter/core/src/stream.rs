@@ -10,7 +10,9 @@ use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
-use crate::sampling::{Decision, Origin, OtMember, Reason, Threshold, Verdict};
+use crate::sampling::{
+    self, Decision, Ending, KeepReason, Origin, OtMember, Reason, Threshold, Verdict,
+};
 use crate::span::{Correlated, Link, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
@@ -18,12 +20,18 @@ use crate::span::{Correlated, Link, Subject};
 /// knows that it is the second, so it is left on every request.
 pub const TRACE_ID_STATE: &str = "meshweft.trace_id";
 
+/// The headers of which a span speaks and that filters behind this one, or the router, write over.
+/// All others are read at the end.
+const HELD: &[&str] = &[":authority", ":method", ":path", ":scheme", "content-type"];
+
 /// One request. Whatever callbacks the host leaves out, at most one span comes of it.
 #[derive(Debug, Default)]
 pub struct Stream {
     state: State,
     /// What is to be given back when a remembered request is over.
     remembered: Option<Ticket>,
+    /// Whether the whole response has come by.
+    is_whole: bool,
 }
 
 /// What shall become of a request, and what shall be said about it.
@@ -46,7 +54,7 @@ enum State {
     Passive,
     /// Nothing is exported anywhere, so nothing is begun.
     PassThrough,
-    /// The head decision dropped it.
+    /// The head decision dropped it; its end may keep it.
     Dropped(Dropped),
     /// A span is open.
     Recording(Box<Recording>),
@@ -56,22 +64,30 @@ enum State {
 
 #[derive(Debug)]
 struct Dropped {
-    /// What went on, without the vendors' state.
+    /// What went on; without the vendors' state where no end keeps it.
     context: SpanContext,
     decision: Decision,
+    /// What its span would need, if its end may keep it; of the headers those that are [`HELD`].
+    open: Option<Box<Open>>,
 }
 
 #[derive(Debug)]
 struct Recording {
-    headers: Headers,
     context: SpanContext,
+    decision: Decision,
+    open: Open,
+}
+
+/// What a span says of the beginning, beside its context.
+#[derive(Debug)]
+struct Open {
+    headers: Headers,
     parent_id: Option<SpanId>,
     /// If it had to be asked for.
     direction: Option<Direction>,
     correlation: Option<Correlated>,
     links: Vec<Link>,
     baggage: Vec<(String, String)>,
-    decision: Decision,
 }
 
 impl Stream {
@@ -115,6 +131,11 @@ impl Stream {
         self.course().map(|(context, _)| respond(context)).unwrap_or_default()
     }
 
+    /// The last of the response came by.
+    pub const fn on_response_end(&mut self) {
+        self.is_whole = true;
+    }
+
     /// The context that went on and the decision about it, until the request ends; `None` if this
     /// instance has not continued or begun its trace.
     #[must_use]
@@ -146,29 +167,63 @@ impl Stream {
             State::Ended | State::New => {}
             State::Passive => plugin.metrics.add(Metric::Passive, 1),
             State::PassThrough => plugin.metrics.add(Metric::Requests, 1),
-            State::Dropped(_) => {
+            State::Dropped(dropped) => {
                 plugin.metrics.add(Metric::Requests, 1);
                 plugin.metrics.add(Metric::NotSampled, 1);
+                if let Some((recording, why)) = self.keep(plugin, exchange, dropped) {
+                    plugin.metrics.add(Metric::Kept, 1);
+                    recording.end(Some(why), plugin, exchange, shared);
+                }
             }
             State::Recording(recording) => {
                 plugin.metrics.add(Metric::Requests, 1);
                 plugin.metrics.add(Metric::Sampled, 1);
-                let reason = recording.decision.reason.describe(&plugin.config().sampling);
-                let subject = Subject {
-                    context: &recording.context,
-                    parent_id: recording.parent_id,
-                    kind: plugin.span_kind(recording.direction, exchange),
-                    headers: &recording.headers,
-                    reason: &reason,
-                    correlation: recording.correlation,
-                    baggage: &recording.baggage,
-                    links: &recording.links,
-                };
-                let span = plugin.describer.describe(subject, exchange);
-                plugin.record(&span, shared.now());
+                recording.end(None, plugin, exchange, shared);
             }
         }
         RequestEffects { edits: Vec::new(), ..effects }
+    }
+
+    /// What is to be recorded after all of that which the head decision dropped, and why.
+    fn keep(
+        &self,
+        plugin: &Plugin,
+        exchange: &impl Exchange,
+        dropped: Dropped,
+    ) -> Option<(Recording, KeepReason)> {
+        let Dropped { context, decision, open } = dropped;
+        let open = *open?;
+        let keep = plugin.sampler.keep(&decision)?;
+        let ending = Ending::new(exchange, plugin.side(), &open.headers, self.is_whole);
+        let why = sampling::keep_reason(keep, &ending)?;
+        let headers = open.headers.over(HELD, &exchange.request_headers());
+        Some((Recording { context, decision, open: Open { headers, ..open } }, why))
+    }
+}
+
+impl Recording {
+    /// Hands over the span, which the end has `kept` or the head decision sampled.
+    fn end(
+        self,
+        kept: Option<KeepReason>,
+        plugin: &mut Plugin,
+        exchange: &impl Exchange,
+        shared: &impl Shared,
+    ) {
+        let reason = self.decision.reason.describe(&plugin.config().sampling);
+        let subject = Subject {
+            context: &self.context,
+            parent_id: self.open.parent_id,
+            kind: plugin.span_kind(self.open.direction, exchange),
+            headers: &self.open.headers,
+            reason: &reason,
+            correlation: self.open.correlation,
+            keep: kept.map(KeepReason::name),
+            baggage: &self.open.baggage,
+            links: &self.open.links,
+        };
+        let span = plugin.describer.describe(subject, exchange);
+        plugin.record(&span, shared.now());
     }
 }
 
@@ -232,25 +287,24 @@ fn begin(
     let filter_state = filter_state(&plugin.config().propagation.access_log, &context, sampled);
     let seen = propagation::native_tracer_decided(&headers);
     let warning = if seen { plugin.on_native_tracer() } else { None };
+    let direction = facts.known_direction();
+    let open =
+        |headers, baggage| Open { headers, parent_id, direction, correlation, links, baggage };
+    let baggage =
+        || propagation::baggage_attributes(&plugin.config().propagation.baggage, &standing);
     let state = match decision.verdict {
+        Verdict::Drop if plugin.sampler.keep(&decision).is_some() => {
+            let open = Box::new(open(headers.only(HELD), baggage()));
+            State::Dropped(Dropped { context, decision, open: Some(open) })
+        }
         Verdict::Drop => {
             let context = SpanContext { state: TraceState::default(), ..context };
-            State::Dropped(Dropped { context, decision })
+            State::Dropped(Dropped { context, decision, open: None })
         }
         Verdict::RecordAndSample => {
-            let wanted = &plugin.config().propagation.baggage;
-            let baggage = propagation::baggage_attributes(wanted, &standing);
-            let direction = facts.known_direction();
-            State::Recording(Box::new(Recording {
-                headers,
-                context,
-                parent_id,
-                direction,
-                correlation,
-                links,
-                baggage,
-                decision,
-            }))
+            let baggage = baggage();
+            let open = open(headers, baggage);
+            State::Recording(Box::new(Recording { context, decision, open }))
         }
     };
     (state, RequestEffects { edits, filter_state, warning }, remembered)

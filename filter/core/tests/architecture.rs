@@ -11,9 +11,9 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("config", &["model"]),
     ("matching", &["model", "config"]),
     ("propagation", &["model", "config", "matching"]),
-    ("sampling", &["model", "config", "matching", "propagation"]),
     ("correlation", &["model", "config", "matching", "propagation"]),
-    ("span", &["model", "config", "matching", "propagation", "sampling", "correlation"]),
+    ("span", &["model", "config", "matching", "propagation", "correlation"]),
+    ("sampling", &["model", "config", "matching", "propagation", "correlation", "span"]),
     ("export", &["model", "config", "matching", "propagation", "sampling", "correlation", "span"]),
     (
         "stream",

@@ -4,11 +4,11 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Baggage, Batch, Config, Correlation, Direction, Export, KeepBaggage, Mode,
-    ParentPolicy, Propagation, Protocol, Query, Queue, Rate, ResponseHeader, Retry, Scalar,
+    AccessLogField, Baggage, Batch, Config, Correlation, Direction, Export, Keep, KeepBaggage,
+    Mode, ParentPolicy, Propagation, Protocol, Query, Queue, Rate, ResponseHeader, Retry, Scalar,
     Service, Trust, schema,
 };
-use meshweft_core::model::Format;
+use meshweft_core::model::{Format, ResponseFlags};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -44,7 +44,7 @@ fn parsed(config: &Value) -> Config {
 /// Configurations at their upper bounds, and beyond: `(name, bound, build)`.
 type Bound = (&'static str, usize, &'static str, fn(usize) -> Value);
 
-const BOUNDS: [Bound; 13] = [
+const BOUNDS: [Bound; 14] = [
     ("rules", 1000, "at most 1000 rules", |n| {
         let rules: Vec<_> = (0..n).map(|i| json!({"name": format!("r{i}")})).collect();
         json!({"sampling": {"rules": rules}})
@@ -72,6 +72,10 @@ const BOUNDS: [Bound; 13] = [
         json!({"correlation": {"headers": names}})
     }),
     ("any-of", 1000, "at most 1000 matchers", |n| with_match(&json!({"path": vec!["/a"; n]}))),
+    ("statuses", 64, "at most 64 statuses", |n| {
+        let statuses: Vec<_> = (0..n).map(|i| json!(i.saturating_add(400))).collect();
+        json!({"sampling": {"keep": {"status": statuses}}, "export": {"cluster": "c"}})
+    }),
     ("pattern", 4096, "1 to 4096 characters", |n| {
         with_match(&json!({"path": {"suffix": "é".repeat(n)}}))
     }),
@@ -293,6 +297,26 @@ fn baggage_goes_on_or_not() {
             "{baggage}"
         );
     }
+}
+
+#[test]
+fn what_is_kept_is_read_in_full() {
+    let config = rows(VALID).into_iter().find(|row| field(row, "name") == "keep").unwrap();
+    let sampling = parsed(config.get("config").unwrap()).sampling;
+    assert_eq!(
+        sampling.keep,
+        Some(Keep {
+            errors: true,
+            status: vec![500..=599, 429..=429, 404..=404],
+            grpc_status: vec![14, 0],
+            response_flags: ResponseFlags::from_bits(1 << 5 | 1 << 7),
+            slower_than: Some(Duration::from_millis(500)),
+        })
+    );
+    assert_eq!(sampling.rules.iter().map(|rule| rule.keep).collect::<Vec<_>>(), [false, true]);
+    let nothing = json!({"errors": false, "status": [], "grpc_status": [], "response_flags": []});
+    let config = json!({"sampling": {"keep": nothing}, "export": {"cluster": "c"}});
+    assert_eq!(parsed(&config).sampling.keep, None);
 }
 
 #[test]

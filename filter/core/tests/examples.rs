@@ -14,7 +14,9 @@ use meshweft_core::propagation::{
     Incoming, ParentDecision, RemoteContext, SpanContext, Standing, TraceState, baggage_attributes,
     carry_baggage, extract,
 };
-use meshweft_core::sampling::{Decision, Origin, Reason, Sampler, Verdict};
+use meshweft_core::sampling::{
+    Decision, Ending, KeepReason, Origin, Reason, Sampler, Verdict, keep_reason,
+};
 use meshweft_core::span::{Describer, SpanKind, Subject, Value};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
@@ -23,6 +25,7 @@ const ADAPTIVE: &str = include_str!("../../../config-examples/adaptive.json");
 const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
+const FAILURES: &str = include_str!("../../../config-examples/failures.json");
 const GRPC: &str = include_str!("../../../config-examples/grpc.json");
 const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
 const INCIDENT: &str = include_str!("../../../config-examples/incident.json");
@@ -242,6 +245,60 @@ fn incident() {
         let mut sampler = Sampler::new(&config.sampling, "shop");
         sampler.on_tick(MonoNanos::default(), UnixNanos(wall), &Local::default());
         assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
+    }
+}
+
+/// How a request ended, by the properties of the host.
+struct Ended<'a>(&'a [(&'a str, i64)]);
+
+impl Exchange for Ended<'_> {
+    fn request_headers(&self) -> Headers {
+        Headers::default()
+    }
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        let name = path.join(".");
+        let value = self.0.iter().find(|(known, _)| *known == name);
+        value.map(|(_, value)| value.to_le_bytes().to_vec())
+    }
+}
+
+/// Why the example keeps a request of this path that ended so.
+fn kept(config: &Config, path: &str, grpc: bool, ended: &[(&str, i64)]) -> Option<&'static str> {
+    let content_type = if grpc { "application/grpc" } else { "text/html" };
+    let pairs = [(":method", "GET"), (":path", path), ("content-type", content_type)];
+    let headers: Headers = pairs.into_iter().collect();
+    let (side, ended) = (Side::new(config.mode, false), Ended(ended));
+    let facts = Facts::new(&headers, &ended, side);
+    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let origin = Origin::new(id(0.03), None, None);
+    let decision = sampler.decide(&facts, origin, &Local::default());
+    assert_eq!(decision.verdict, Verdict::Drop);
+    let keep = sampler.keep(&decision)?;
+    keep_reason(keep, &Ending::new(&ended, side, &headers, true)).map(KeepReason::name)
+}
+
+#[test]
+fn failures() {
+    check(
+        FAILURES,
+        &[
+            ("GET shop/", NONE, None, 0.92, false, "default"),
+            ("GET shop/", NONE, None, 0.995, true, "default"),
+            ("GET shop/healthz", NONE, None, 0.995, false, "probes"),
+        ],
+    );
+    let config = config(FAILURES);
+    let (code, flags, took) = ("response.code", "response.flags", "request.duration");
+    for (path, grpc, ended, why) in [
+        ("/", false, &[(code, 200), (took, 1_000_000_000)][..], None),
+        ("/", false, &[(code, 200), (took, 1_000_000_001)], Some("slower_than")),
+        ("/", false, &[(code, 502)], Some("errors")),
+        ("/", false, &[(code, 404)], None),
+        ("/", false, &[(code, 429), (flags, 1 << 7)], Some("response_flags")),
+        ("/", true, &[(code, 200), ("response.grpc_status", 8)], Some("grpc_status")),
+        ("/healthz", false, &[(code, 502)], None),
+    ] {
+        assert_eq!(kept(&config, path, grpc, ended), why, "{path} {ended:?}");
     }
 }
 
@@ -498,6 +555,7 @@ fn readable_spans() {
         headers: &headers,
         correlation: None,
         reason: "default",
+        keep: None,
         baggage: &[],
         links: &[],
     };
@@ -547,6 +605,7 @@ fn every_file_is_asked() {
             "b3-mesh.json",
             "debug.json",
             "edge-gateway.json",
+            "failures.json",
             "grpc.json",
             "health-checks.json",
             "incident.json",

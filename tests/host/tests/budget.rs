@@ -182,6 +182,38 @@ fn limits_cost_only_what_they_decide() {
     assert_eq!(more(adaptive, &request(), base("0", &request())), route);
 }
 
+/// What is not kept costs two calls more than without `keep`, whatever is asked of its end.
+#[test]
+fn what_is_not_kept_costs_two_calls_more() {
+    let grpc = || {
+        request()
+            .with_header("content-type", "application/grpc")
+            .with_final_property(&["response", "grpc_status"], 0_i64.to_le_bytes())
+    };
+    for exchange in [request(), grpc()] {
+        for (keep, more) in [
+            (r#"{"errors": true}"#, 1),
+            (r#"{"slower_than": "1s"}"#, 1),
+            (r#"{"response_flags": ["UO"]}"#, 1),
+            (r#"{"errors": true, "response_flags": ["UO"]}"#, 2),
+            (
+                r#"{"errors": true, "status": [429], "grpc_status": ["ABORTED"], "slower_than": "1s"}"#,
+                2,
+            ),
+        ] {
+            let spent_with = |sampling: &str| {
+                let (mut host, root) = boot_with(&format!(
+                    r#"{{"export": {{"cluster": "otel-collector"}}, "sampling": {sampling}}}"#
+                ));
+                spent(&mut host, root, sampling, &exchange)
+            };
+            let without = spent_with(r#"{"rate": 0}"#);
+            let with = spent_with(&format!(r#"{{"rate": 0, "keep": {keep}}}"#));
+            assert_eq!(with.total(), without.total() + more, "{keep}");
+        }
+    }
+}
+
 /// At a limit that is reached, most requests do not ask for more than the clock.
 #[test]
 fn a_limit_that_is_reached_costs_the_clock() {

@@ -12,7 +12,8 @@ const CONFIGURATION: &str = r#"{"export": {"cluster": "otel-collector"}, "propag
     "trust": [{"match": {"source": {"prefix": "127."}}, "trust": "continue"}],
     "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
     "access_log": ["trace_id", "span_id", "sampled"]},
-    "sampling": {"limit_per_second": 100, "remote": {"cluster": "otel-collector"}, "rules": [
+    "sampling": {"keep": {"errors": true, "slower_than": "1ms",
+        "response_flags": ["UO"]}, "limit_per_second": 100, "remote": {"cluster": "otel-collector"}, "rules": [
         {"name": "a", "match": {"headers": {"traceparent": {"present": false}}},
             "adaptive": {"target_per_second": 10, "floor_per_minute": 1}}]}}"#;
 

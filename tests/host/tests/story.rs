@@ -10,6 +10,7 @@ use common::{boot, boot_with, collect, hex, natively_traced, spans_of, tracepare
 use meshweft_host_tests::{
     Answer, CONFIGURATION, EPOCH, HostEmulator, LogLevel, answer, ok_answer, request,
 };
+use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -23,7 +24,7 @@ fn assert_identity(host: &HostEmulator) {
     let causes = ["queue_full", "rejected", "retries_exhausted", "encode", "shutdown"];
     let dropped: i64 = causes.iter().map(|cause| metric(&format!("dropped_{cause}"))).sum();
     assert_eq!(
-        metric("sampled"),
+        metric("sampled") + metric("kept"),
         metric("exported") + dropped + metric("queue_spans") + metric("in_flight_spans"),
         "{:?}",
         host.state().metrics
@@ -275,6 +276,43 @@ fn the_second_instance_on_a_request_stays_passive() {
     assert_eq!(collect(&mut host, second), []);
     assert_eq!(host.state().metric("meshweft_passive"), 1);
     assert_eq!(host.state().metric("meshweft_requests"), 1);
+    assert_identity(&host);
+}
+
+#[test]
+fn what_failed_is_kept() {
+    let (mut host, root) = boot_with(
+        r#"{"export": {"cluster": "otel-collector"},
+            "sampling": {"rate": 0, "keep": {"errors": true, "slower_than": "4ms"}}}"#,
+    );
+    let ended = |code: i64, millis: i64| {
+        request()
+            .with_final_property(&["response", "code"], code.to_le_bytes())
+            .with_final_property(&["request", "duration"], (millis * 1_000_000).to_le_bytes())
+    };
+    let kept = [ended(503, 1), ended(200, 5), ended(200, 4)]
+        .map(|exchange| host.serve(root, exchange).unwrap());
+    let forwarded = kept.map(|id| {
+        let values = host.state().exchange(id).request_header("traceparent");
+        let (trace_id, span_id, flags) = traceparent(values[0]);
+        assert_eq!(flags, "02");
+        (trace_id, span_id)
+    });
+    let spans = collect(&mut host, root);
+    let exported: Vec<_> =
+        spans.iter().map(|span| (hex(&span.trace_id), hex(&span.span_id))).collect();
+    assert_eq!(exported, forwarded[..2]);
+    let keep = |span: &Span| {
+        let pair = span.attributes.iter().find(|pair| pair.key == "meshweft.keep");
+        format!("{:?}", pair.and_then(|pair| pair.value.clone()?.value))
+    };
+    let reasons: Vec<_> = spans.iter().map(keep).collect();
+    assert_eq!(reasons, [r#"Some(StringValue("errors"))"#, r#"Some(StringValue("slower_than"))"#]);
+    assert_eq!(
+        ["requests", "sampled", "not_sampled", "kept"]
+            .map(|name| { host.state().metric(&format!("meshweft_{name}")) }),
+        [3, 0, 3, 2]
+    );
     assert_identity(&host);
 }
 

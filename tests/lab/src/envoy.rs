@@ -286,14 +286,15 @@ impl Envoy {
     }
 }
 
-/// Whether every sampled span is accounted for: delivered, dropped by cause, or still here.
+/// Whether every span is accounted for: delivered, dropped by cause, or still here.
 /// It holds for the filter's metrics, without their prefix, while no request is open.
 #[must_use]
 pub fn adds_up(metrics: &BTreeMap<String, i64>) -> bool {
     let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
     let dropped = metrics.iter().filter(|(name, _)| name.starts_with("dropped_"));
     let dropped: i64 = dropped.map(|(_, count)| count).sum();
-    of("sampled") == of("exported") + dropped + of("queue_spans") + of("in_flight_spans")
+    of("sampled") + of("kept")
+        == of("exported") + dropped + of("queue_spans") + of("in_flight_spans")
 }
 
 fn tail(path: &Path) -> String {

@@ -130,13 +130,13 @@ impl Workload {
             .metrics_until(|metrics| {
                 let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
                 of("requests") >= requests
-                    && of("exported") == of("sampled")
+                    && of("exported") == of("sampled") + of("kept")
                     && of("queue_spans") + of("in_flight_spans") == 0
             })
             .await;
         let spans = self.collector.spans();
-        let sampled = usize::try_from(metrics["sampled"]).unwrap_or(0);
-        assert_eq!((metrics["requests"], spans.len()), (requests, sampled), "{spans:#?}");
+        let recorded = usize::try_from(metrics["sampled"] + metrics["kept"]).unwrap_or(0);
+        assert_eq!((metrics["requests"], spans.len()), (requests, recorded), "{spans:#?}");
         spans
     }
 }

@@ -6,7 +6,7 @@ use super::text::{KEY_PATTERN, MAX_NAME, NAME_PATTERN, is_header_name, is_key};
 use super::{
     AccessLogField, AttributeType, Direction, Mode, ParentPolicy, Protocol, Template, Trust,
 };
-use crate::model::Format;
+use crate::model::{Format, GRPC_STATUSES, RESPONSE_FLAGS};
 
 /// A named value of an object.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ pub(super) enum Kind {
     AboveZero,
     /// Names of attributes and scalars.
     Attributes,
+    /// `true` or `false`.
+    Bool {
+        default: bool,
+    },
     /// One of some words.
     Choice {
         of: &'static [&'static str],
@@ -69,6 +73,8 @@ pub(super) enum Kind {
         required: &'static [&'static str],
     },
     Period(&'static Period),
+    /// The same, without a default.
+    PeriodIfAny,
     /// A number from 0 to 1.
     Rate {
         default: Option<f64>,
@@ -79,6 +85,8 @@ pub(super) enum Kind {
     ResponseHeader,
     /// A matcher of the peer.
     Source,
+    /// An HTTP status, or a class of them.
+    Status,
     Text(&'static Text),
     /// A time of RFC 3339.
     Time,
@@ -138,6 +146,8 @@ pub(super) const MAX_KEY_HEADERS: usize = 4;
 pub(super) const KEY_HEADERS: &[&str] = &["x-request-id"];
 /// Keys of baggage in one list at most.
 pub(super) const MAX_KEYS: usize = 64;
+/// Statuses of one list at most.
+pub(super) const MAX_STATUSES: usize = 64;
 /// Items of an any-of matcher at most.
 pub(super) const MAX_ANY_OF: usize = 1000;
 /// Bytes at most to which all patterns together compile: neither the VM's memory nor the time
@@ -145,6 +155,8 @@ pub(super) const MAX_ANY_OF: usize = 1000;
 pub(super) const MAX_COMPILED: usize = 32 << 20;
 /// Numbers and units of a duration.
 pub(super) const PERIOD_PATTERN: &str = "^(0|[1-9][0-9]{0,8})(ms|s|m|h)$";
+/// Classes of HTTP statuses.
+pub(super) const STATUS_PATTERN: &str = "^[1-5]xx$";
 /// Times of RFC 3339, but for the length of each month.
 pub(super) const TIME_PATTERN: &str = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
     T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
@@ -161,6 +173,7 @@ pub(super) const QUEUE_SPANS: Integer = Integer { min: 1, max: 1_000_000, defaul
 pub(super) const QUEUE_BYTES: Integer =
     Integer { min: 1024, max: 256 << 20, default: Some(16 << 20) };
 pub(super) const PORT: Integer = Integer { min: 1, max: 65_535, default: None };
+pub(super) const STATUS: Integer = Integer { min: 100, max: 599, default: None };
 pub(super) const VALUE_LENGTH: Integer = Integer { min: 1, max: 65_536, default: Some(256) };
 
 pub(super) const CAPACITY: Integer = Integer { min: 64, max: 65_536, default: Some(8192) };
@@ -171,6 +184,8 @@ pub(super) const POLL: Period = Period { min: "1s", max: "1h", default: "1m" };
 pub(super) const RETRY_ELAPSED: Period = Period { min: "10ms", max: "24h", default: "5m" };
 pub(super) const RETRY_INITIAL: Period = Period { min: "10ms", max: "5m", default: "500ms" };
 pub(super) const RETRY_MAX: Period = Period { min: "10ms", max: "1h", default: "30s" };
+/// Its default is an example.
+pub(super) const SLOWER_THAN: Period = Period { min: "1ms", max: "24h", default: "500ms" };
 pub(super) const TIMEOUT: Period = Period { min: "10ms", max: "5m", default: "5s" };
 
 pub(super) const AUTHORITY: Text = Text {
@@ -540,6 +555,40 @@ pub(super) const SAMPLING: &[Field] = &[
             empty_by_default: true,
         },
     },
+    object("keep", "What is kept of that which was not sampled: any of these.", KEEP),
+];
+
+pub(super) const KEEP: &[Field] = &[
+    Field {
+        name: "errors",
+        about: "What fails: an error by OpenTelemetry's conventions for its side of the call.",
+        kind: Kind::Bool { default: false },
+    },
+    Field {
+        name: "status",
+        about: "HTTP statuses, each a number or a class such as 5xx.",
+        kind: Kind::List {
+            of: &Kind::Status,
+            max: MAX_STATUSES,
+            unique: true,
+            empty_by_default: true,
+        },
+    },
+    Field {
+        name: "grpc_status",
+        about: "gRPC statuses, of gRPC requests.",
+        kind: Kind::Choices { of: &GRPC_STATUSES, default: &[] },
+    },
+    Field {
+        name: "response_flags",
+        about: "Envoy's response flags, as in access logs.",
+        kind: Kind::Choices { of: &RESPONSE_FLAGS, default: &[] },
+    },
+    Field {
+        name: "slower_than",
+        about: "What takes longer, from the first byte of the request to the end of the response.",
+        kind: Kind::PeriodIfAny,
+    },
 ];
 
 pub(super) const ADAPTIVE: &[Field] = &[
@@ -606,6 +655,11 @@ pub(super) const RULE: &[Field] = &[
         name: "parent",
         about: "Overrides sampling.parent.",
         kind: Kind::Choice { of: ParentPolicy::NAMES, default: None },
+    },
+    Field {
+        name: "keep",
+        about: "Whether sampling.keep is for its requests.",
+        kind: Kind::Bool { default: true },
     },
     Field { name: "until", about: "From this time on the rule is void.", kind: Kind::Time },
 ];

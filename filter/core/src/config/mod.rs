@@ -1,6 +1,7 @@
 //! The configuration: parsed once into types that cannot be wrong.
 //! The names and values are public and stable; see the table in the README.
 
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 mod error;
@@ -29,7 +30,7 @@ pub use spans::{
 pub use template::{Segment, Template};
 pub use text::time;
 
-use crate::model::{Format, UnixNanos};
+use crate::model::{Format, ResponseFlags, UnixNanos};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -209,6 +210,23 @@ pub struct Sampling {
     pub remote: Option<Remote>,
     /// The first match decides.
     pub rules: Vec<Rule>,
+    /// What is kept for its outcome.
+    pub keep: Option<Keep>,
+}
+
+/// What is kept of that which the head decision dropped: what any of these holds of.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Keep {
+    /// That its span is an error.
+    pub errors: bool,
+    /// That its status is one of these.
+    pub status: Vec<RangeInclusive<i64>>,
+    /// That it is a gRPC request and its gRPC status is one of these.
+    pub grpc_status: Vec<i64>,
+    /// That Envoy gave it one of these flags.
+    pub response_flags: ResponseFlags,
+    /// That it took longer.
+    pub slower_than: Option<Duration>,
 }
 
 /// A server of Jaeger's remote sampling.
@@ -258,6 +276,8 @@ pub struct Rule {
     pub limit_per_second: Option<f64>,
     /// Overrides the configuration's policy.
     pub parent: Option<ParentPolicy>,
+    /// Whether the configuration's `keep` is for its requests.
+    pub keep: bool,
     /// From this time on the rule is void.
     pub until: Option<UnixNanos>,
 }

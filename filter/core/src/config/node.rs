@@ -193,6 +193,15 @@ impl<'a> Node<'a> {
         rate
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, faults: &mut Faults) -> Option<bool> {
+        let Json::Bool(value) = self.json else {
+            self.wrong_type("are true and false", faults);
+            return None;
+        };
+        Some(*value)
+    }
+
     /// This duration.
     pub(super) fn period(&self, range: &Period, faults: &mut Faults) -> Option<Duration> {
         let allowed = format!(
@@ -266,6 +275,11 @@ impl<'a> Object<'a> {
     pub(super) fn period(&self, name: &str, range: &Period, faults: &mut Faults) -> Duration {
         let value = self.get(name).and_then(|node| node.period(range, faults));
         value.or_else(|| period(range.default)).unwrap_or_default()
+    }
+
+    /// What is in the field `name`: `true`, `false`, or the default.
+    pub(super) fn boolean(&self, name: &str, default: bool, faults: &mut Faults) -> bool {
+        self.get(name).and_then(|node| node.boolean(faults)).unwrap_or(default)
     }
 
     /// The text in the field `name`, or its default.

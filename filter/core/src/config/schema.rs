@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::fields::{
     CIDR_PATTERN, CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MATCH, MAX_ANY_OF,
     MAX_ATTRIBUTES, MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN,
-    SOURCE_FORMS, TAKEN_HEADERS, TARGET, TIME_PATTERN, Text, VALUE_PATTERN,
+    SOURCE_FORMS, STATUS_PATTERN, TAKEN_HEADERS, TARGET, TIME_PATTERN, Text, VALUE_PATTERN,
 };
 use super::text::NAME_PATTERN;
 
@@ -72,6 +72,7 @@ fn shape(kind: &Kind) -> Value {
             "additionalProperties": shape(&Kind::Scalar),
             "default": {},
         }),
+        Kind::Bool { default } => json!({"type": "boolean", "default": default}),
         Kind::Choice { of, default: None } => json!({"enum": of}),
         Kind::Choice { of, default } => json!({"enum": of, "default": default}),
         Kind::Choices { of, default } => json!({
@@ -129,6 +130,7 @@ fn shape(kind: &Kind) -> Value {
         Kind::Period(range) => json!({
             "type": "string", "pattern": PERIOD_PATTERN, "default": range.default
         }),
+        Kind::PeriodIfAny => json!({"type": "string", "pattern": PERIOD_PATTERN}),
         Kind::AboveZero => json!({"type": "number", "exclusiveMinimum": 0}),
         Kind::Rate { default: None } => json!({"type": "number", "minimum": 0, "maximum": 1}),
         Kind::Rate { default } => {
@@ -146,6 +148,10 @@ fn shape(kind: &Kind) -> Value {
             json!({"anyOf": [text(&LABEL), {"type": "number"}, {"type": "boolean"}]})
         }
         Kind::Source => json!({"$ref": "#/$defs/source"}),
+        Kind::Status => json!({"anyOf": [
+            {"type": "integer", "minimum": 100, "maximum": 599},
+            {"type": "string", "pattern": STATUS_PATTERN},
+        ]}),
         Kind::Text(bounds) => text(bounds),
         Kind::Time => json!({"type": "string", "pattern": TIME_PATTERN}),
     }

@@ -1,4 +1,25 @@
-//! What makes a request a gRPC request (gRPC over HTTP2).
+//! What makes a request a gRPC request (gRPC over HTTP2), and the names of gRPC's statuses.
+
+/// The names of the statuses by their codes (gRPC, "Status codes and their use in gRPC").
+pub(crate) const STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
 
 /// Whether a request with this `content-type` is a gRPC request; gRPC-Web is another protocol.
 pub(crate) fn is_grpc(content_type: &[u8]) -> bool {

@@ -54,6 +54,19 @@ impl Headers {
         self.iter().filter(move |(n, _)| *n == name.as_bytes()).map(|(_, value)| value)
     }
 
+    /// Those of these `names`, in order.
+    #[must_use]
+    pub fn only(&self, names: &[&str]) -> Self {
+        self.iter().filter(|(name, _)| is_one_of(name, names)).collect()
+    }
+
+    /// These and, of all other names, those of `others`.
+    #[must_use]
+    pub fn over(&self, names: &[&str], others: &Self) -> Self {
+        let others = others.iter().filter(|(name, _)| !is_one_of(name, names));
+        self.iter().chain(others).collect()
+    }
+
     /// All names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.entries.iter().filter_map(|entry| {
@@ -78,6 +91,10 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
         }
         headers
     }
+}
+
+fn is_one_of(name: &[u8], names: &[&str]) -> bool {
+    names.iter().any(|known| known.as_bytes() == name)
 }
 
 fn take_u32(input: &[u8]) -> Option<(usize, &[u8])> {
@@ -117,6 +134,16 @@ mod tests {
         let same: Headers = pairs.into_iter().collect();
         assert_eq!(headers.iter().collect::<Vec<_>>(), same.iter().collect::<Vec<_>>());
         assert_eq!(Headers::decode(Vec::new()), Some(Headers::default()));
+    }
+
+    #[test]
+    fn some_of_one_map_over_the_rest_of_another() {
+        let first: Headers = [("a", "1"), ("b", "2"), ("a", "3")].into_iter().collect();
+        let then: Headers = [("c", "4"), ("a", "5"), ("d", "6")].into_iter().collect();
+        let kept = first.only(&["a", "d"]);
+        assert_eq!(kept, [("a", "1"), ("a", "3")].into_iter().collect());
+        let whole = [("a", "1"), ("a", "3"), ("c", "4")].into_iter().collect();
+        assert_eq!(kept.over(&["a", "d"], &then), whole);
     }
 
     #[test]

@@ -51,6 +51,8 @@ metrics! {
     Sampled = "meshweft_sampled", Counter;
     /// Requests that the head decision dropped.
     NotSampled = "meshweft_not_sampled", Counter;
+    /// Those of them whose outcome kept them.
+    Kept = "meshweft_kept", Counter;
     /// Requests that a rate or a floor would have recorded, and that a limit dropped.
     Limited = "meshweft_limited", Counter;
     /// Requests on which another instance of the filter was there first.

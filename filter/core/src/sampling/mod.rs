@@ -3,6 +3,7 @@
 mod adaptive;
 mod floor;
 mod index;
+mod keep;
 mod limit;
 mod probability;
 mod remote;
@@ -13,12 +14,13 @@ use std::collections::BTreeMap;
 use adaptive::Adaptive;
 use floor::{Floor, operation};
 use index::Index;
+pub use keep::{Ending, KeepReason, reason as keep_reason};
 use limit::Limit;
 pub use probability::{OtMember, Randomness, Threshold};
 pub use remote::{MAX_ANSWER, Poll};
 use remote::{Remote, Strategy};
 
-use crate::config::{self, ParentPolicy, Rate, Rule, Sampling};
+use crate::config::{self, Keep, ParentPolicy, Rate, Rule, Sampling};
 use crate::matching::Facts;
 use crate::model::{MonoNanos, Shared, TraceId, UnixNanos};
 use crate::propagation::ParentDecision;
@@ -55,7 +57,7 @@ pub enum Reason {
 
 impl Reason {
     /// The reason as an attribute and `explain` show it: `parent`, `default`, `adaptive`,
-    /// `remote`, `rule:<name>`, `floor`, `floor:<name>`, and for what is not recorded also `limit`,
+    /// `remote`, `rule:<name>`, `floor`, `floor:<name>`, and for what is not sampled also `limit`,
     /// `limit:<name>`.
     #[must_use]
     pub fn describe(self, sampling: &Sampling) -> Cow<'static, str> {
@@ -217,6 +219,14 @@ impl Sampler {
     pub fn expired(&self) -> impl Iterator<Item = &str> {
         let expired = self.sampling.rules.iter().filter(|rule| rule.has_expired(self.wall));
         expired.map(|rule| rule.name.as_str())
+    }
+
+    /// What may keep a request that `decision` dropped.
+    #[must_use]
+    pub fn keep(&self, decision: &Decision) -> Option<&Keep> {
+        let rule = decision.rule.and_then(|rule| self.sampling.rules.get(rule));
+        let open = decision.verdict == Verdict::Drop && rule.is_none_or(|rule| rule.keep);
+        self.sampling.keep.as_ref().filter(|_| open)
     }
 
     /// Decides for a request. The clock and shared data are asked only where a limit or a floor

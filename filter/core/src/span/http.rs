@@ -7,10 +7,10 @@ use super::outcome::Outcome;
 use super::routes::Routes;
 use super::texts::{Texts, cut};
 use super::urls::Urls;
-use super::{Link, ResponseFlags, Span, SpanKind};
+use super::{Link, Span, SpanKind};
 use crate::config::{SpanAttribute, Spans};
 use crate::correlation::How;
-use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc};
+use crate::model::{Exchange, Headers, ResponseFlags, SpanId, UnixNanos, grpc_method, is_grpc};
 use crate::propagation::SpanContext;
 
 /// Methods that the conventions know; any other is `_OTHER` (RFC 9110 and PATCH of RFC 5789).
@@ -34,10 +34,12 @@ pub struct Subject<'a> {
     pub kind: SpanKind,
     /// The request headers as the filter got them.
     pub headers: &'a Headers,
-    /// Why it was recorded.
+    /// What the head decision was for.
     pub reason: &'a str,
     /// How the request was joined to another one, if it came without a context.
     pub correlation: Option<Correlated>,
+    /// Why it was kept, where the head decision had dropped it.
+    pub keep: Option<&'a str>,
     /// Values of the caller's baggage, by the keys under which the span shall have them.
     pub baggage: &'a [(String, String)],
     /// What it has to do with beside its parent.
@@ -173,6 +175,7 @@ impl Describer {
         // Zero where Envoy answered by itself: there was no upstream to count for.
         out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
         out.text("meshweft.sampling.reason", Some(subject.reason));
+        out.text("meshweft.keep", subject.keep);
         if let Some(Correlated { how, confidence, candidates }) = subject.correlation {
             out.text("meshweft.correlation", Some(how.name()));
             out.double("meshweft.correlation.confidence", confidence);
@@ -304,6 +307,7 @@ mod tests {
             headers: &headers,
             reason: "parent",
             correlation: None,
+            keep: None,
             baggage: &baggage,
             links: &[],
         };

@@ -8,7 +8,6 @@ use crate::model::{SpanId, TraceFlags, TraceId, UnixNanos};
 mod attributes;
 mod authority;
 mod custom;
-mod flags;
 mod http;
 mod outcome;
 mod resource;
@@ -16,8 +15,8 @@ mod routes;
 mod texts;
 mod urls;
 
-pub use flags::ResponseFlags;
 pub use http::{Correlated, Describer, Subject};
+pub(crate) use outcome::Outcome;
 pub use resource::{Locality, Node, resource};
 
 /// The version of the semantic conventions that names and values follow.

@@ -1,45 +1,44 @@
 //! How an exchange ended: status and `error.type` as the conventions for HTTP and gRPC say.
 
-use super::{ResponseFlags, SpanKind, Status};
+use super::{SpanKind, Status};
+use crate::model::ResponseFlags;
 
 /// gRPC status codes that are the server's fault (conventions for RPC, gRPC, server span).
 const GRPC_SERVER_ERRORS: [i64; 6] = [2, 4, 12, 13, 14, 15];
 
 /// What is known of the end.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// The HTTP status that the client was sent, if any.
-    pub(super) code: Option<i64>,
+    pub(crate) code: Option<i64>,
     /// The gRPC status, if this was a gRPC exchange.
-    pub(super) grpc: Option<i64>,
+    pub(crate) grpc: Option<i64>,
     /// Envoy's response flags.
-    pub(super) flags: ResponseFlags,
+    pub(crate) flags: ResponseFlags,
     /// Envoy's response code details.
-    pub(super) details: Option<String>,
+    pub(crate) details: Option<String>,
 }
 
 impl Outcome {
+    /// Whether the span is an error.
+    pub(crate) fn is_error(&self, kind: SpanKind) -> bool {
+        let Some(code) = self.code else { return true };
+        (self.flags.broken_off() && code < 400)
+            || is_http_error(kind, code)
+            || self.grpc.is_some_and(|grpc| is_grpc_error(kind, grpc))
+    }
+
     /// The span's status and, for an error, its `error.type`, of low cardinality.
-    pub(super) fn status(&self, kind: SpanKind) -> (Status, Option<String>) {
-        let Some(code) = self.code else {
-            return (Status::Error(String::new()), Some(self.reason()));
+    pub(crate) fn status(&self, kind: SpanKind) -> (Status, Option<String>) {
+        if !self.is_error(kind) {
+            return (Status::Unset, None);
+        }
+        let word = match (self.code, self.grpc) {
+            (Some(code), _) if is_http_error(kind, code) => code.to_string(),
+            (Some(code), Some(grpc)) if code >= 400 || !self.flags.broken_off() => grpc.to_string(),
+            (Some(_) | None, _) => self.reason(),
         };
-        if self.flags.broken_off() && code < 400 {
-            return (Status::Error(String::new()), Some(self.reason()));
-        }
-        let http = match kind {
-            SpanKind::Server => code >= 500,
-            SpanKind::Client => code >= 400,
-        };
-        if http {
-            return (Status::Error(String::new()), Some(code.to_string()));
-        }
-        match self.grpc {
-            Some(grpc) if is_grpc_error(kind, grpc) => {
-                (Status::Error(String::new()), Some(grpc.to_string()))
-            }
-            _ => (Status::Unset, None),
-        }
+        (Status::Error(String::new()), Some(word))
     }
 
     /// Envoy's word for it without its variable part, which stands in braces.
@@ -51,6 +50,13 @@ impl Outcome {
         }
         let letters = self.flags.letters();
         if letters.is_empty() { "_OTHER".to_owned() } else { letters }
+    }
+}
+
+const fn is_http_error(kind: SpanKind, code: i64) -> bool {
+    match kind {
+        SpanKind::Server => code >= 500,
+        SpanKind::Client => code >= 400,
     }
 }
 
@@ -72,6 +78,7 @@ mod tests {
     fn check(kind: SpanKind, outcome: &Outcome, expected: Option<&str>) {
         let status = if expected.is_some() { Status::Error(String::new()) } else { Status::Unset };
         assert_eq!(outcome.status(kind), (status, expected.map(str::to_owned)));
+        assert_eq!(outcome.is_error(kind), expected.is_some());
     }
 
     fn http(code: i64) -> Outcome {

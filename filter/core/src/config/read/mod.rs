@@ -53,13 +53,17 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
         export: exports.and_then(|object| export::read(&object, env, faults)),
     };
     if object.get("export").is_none() {
-        nothing_to_tell(&formats, faults);
+        nothing_to_tell(&formats, samples.get("keep").is_some(), faults);
     }
     config
 }
 
 /// Refuses to tell of traces where none begins.
-fn nothing_to_tell(formats: &Object<'_>, faults: &mut Faults) {
+fn nothing_to_tell(formats: &Object<'_>, keeps: bool, faults: &mut Faults) {
+    if keeps {
+        let reason = "without it no span begins that sampling.keep could keep";
+        faults.add("$.export", Problem::Missing { reason });
+    }
     for (name, reason) in [
         ("response", "without it no trace begins of which propagation.response could tell"),
         ("access_log", "without it no trace begins of which propagation.access_log could tell"),
@@ -131,7 +135,7 @@ fn scalar(node: &Node<'_>, faults: &mut Faults) -> Option<Scalar> {
 fn choices<T: PartialEq>(
     node: &Node<'_>,
     words: &[&str],
-    from_name: fn(&str) -> Option<T>,
+    from_name: impl Fn(&str) -> Option<T>,
     what: &str,
     faults: &mut Faults,
 ) -> Vec<T> {

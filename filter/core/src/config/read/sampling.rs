@@ -1,11 +1,16 @@
 //! From JSON to the rules of sampling.
 
+use core::ops::RangeInclusive;
+
 use super::export::upstream;
 use super::matching::matches;
+use super::{choices, push_once};
 use crate::config::error::{Problem, quoted, step};
 use crate::config::fields;
+use crate::config::json::Json;
 use crate::config::node::{Faults, Node, Object};
-use crate::config::{Adaptive, ParentPolicy, Rate, Remote, Rule, Sampling};
+use crate::config::{Adaptive, Keep, ParentPolicy, Rate, Remote, Rule, Sampling};
+use crate::model::{GRPC_STATUSES, RESPONSE_FLAGS, ResponseFlags};
 
 pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Sampling {
     Sampling {
@@ -15,6 +20,10 @@ pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Sampling {
         adaptive: adaptive(object, faults),
         remote: remote(object, faults),
         rules: object.get("rules").map(|node| rules(&node, faults)).unwrap_or_default(),
+        keep: object
+            .object("keep", fields::KEEP, faults)
+            .map(|object| keep(&object, faults))
+            .filter(|keep| *keep != Keep::default()),
     }
 }
 
@@ -48,6 +57,65 @@ fn remote(object: &Object<'_>, faults: &mut Faults) -> Option<Remote> {
     Some(Remote { cluster, path, authority, interval })
 }
 
+fn keep(object: &Object<'_>, faults: &mut Faults) -> Keep {
+    let words = |name, words: &[&'static str], what, faults: &mut Faults| {
+        let find = |word: &str| words.iter().position(|known| *known == word);
+        object.get(name).map(|node| choices(&node, words, find, what, faults)).unwrap_or_default()
+    };
+    let grpc = words("grpc_status", &GRPC_STATUSES, "gRPC statuses", faults);
+    let flags = words("response_flags", &RESPONSE_FLAGS, "response flags", faults);
+    Keep {
+        errors: object.boolean("errors", false, faults),
+        status: object.get("status").map(|node| statuses(&node, faults)).unwrap_or_default(),
+        grpc_status: grpc.into_iter().filter_map(|code| i64::try_from(code).ok()).collect(),
+        response_flags: ResponseFlags::from_letters(
+            flags.into_iter().filter_map(|flag| RESPONSE_FLAGS.get(flag).copied()),
+        ),
+        slower_than: object
+            .get("slower_than")
+            .and_then(|node| node.period(&fields::SLOWER_THAN, faults)),
+    }
+}
+
+/// HTTP statuses, each a number or a class of them.
+fn statuses(node: &Node<'_>, faults: &mut Faults) -> Vec<RangeInclusive<i64>> {
+    let mut statuses = Vec::new();
+    for item in node.items(fields::MAX_STATUSES, "statuses", faults) {
+        if let Some((text, range)) = status(&item, faults) {
+            push_once(&mut statuses, range, item, &text, faults);
+        }
+    }
+    statuses
+}
+
+fn status(node: &Node<'_>, faults: &mut Faults) -> Option<(String, RangeInclusive<i64>)> {
+    const ALLOWED: &str = "are 100 to 599 and \"1xx\" to \"5xx\"";
+    match node.json {
+        Json::Number(_) => {
+            let status = node.integer(&fields::STATUS, faults)?;
+            Some((status.to_string(), status.into()..=status.into()))
+        }
+        Json::String(text) => {
+            let class = text.strip_suffix("xx").and_then(|class| match class {
+                "1" => Some(100..=199),
+                "2" => Some(200..=299),
+                "3" => Some(300..=399),
+                "4" => Some(400..=499),
+                "5" => Some(500..=599),
+                _ => None,
+            });
+            if class.is_none() {
+                node.wrong_value(quoted(text), ALLOWED, faults);
+            }
+            Some((text.clone(), class?))
+        }
+        Json::Array(_) | Json::Bool(_) | Json::Null | Json::Object(_) => {
+            node.wrong_type(ALLOWED, faults);
+            None
+        }
+    }
+}
+
 fn rules(node: &Node<'_>, faults: &mut Faults) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for item in node.items(fields::MAX_RULES, "rules", faults) {
@@ -76,6 +144,7 @@ fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
     let adaptive = adaptive(object, faults);
     let limit_per_second = object.get("limit_per_second").and_then(|node| node.above_zero(faults));
     let parent = parent(object, faults);
+    let keep = object.boolean("keep", true, faults);
     let until = object.get("until").and_then(|node| node.time(faults));
     let Some(name) = object.get("name") else {
         let reason = "a rule needs a name of its own";
@@ -83,5 +152,5 @@ fn rule(object: &Object<'_>, faults: &mut Faults) -> Option<Rule> {
         return None;
     };
     let name = name.text(&fields::RULE_NAME, faults)?.to_owned();
-    Some(Rule { name, matches, rate, adaptive, limit_per_second, parent, until })
+    Some(Rule { name, matches, rate, adaptive, limit_per_second, parent, keep, until })
 }
