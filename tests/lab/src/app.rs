@@ -7,6 +7,9 @@
 //! | `/reset` | closes the connection without an answer |
 //! | `/half` | begins an answer and closes the connection |
 //! | `/hang` | never answers |
+//! | `/late/N` | makes its calls after N milliseconds |
+//! | `/parallel` | makes its calls at once |
+//! | `/background` | answers before it makes its calls |
 //! | `/flaky/N` | 503 to the first N requests of this path, then 200 |
 //! | `/stream` | answers in pieces, without a length |
 //! | `/timed` | answers with a `server-timing` and a `traceresponse` of its own |
@@ -37,10 +40,12 @@ use tokio_stream::StreamExt;
 
 use crate::client::{Client, Version};
 
-/// Which headers an application copies from a request to the calls that it makes for it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Which headers an application copies from a request to the calls that it makes for it, beside
+/// `x-truth`, in which tests say what belongs together.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Forward {
     /// `traceparent` and `tracestate`, as a well-behaved application does.
+    #[default]
     TraceContext,
     /// `x-request-id` alone.
     RequestId,
@@ -146,6 +151,11 @@ impl App {
         lock(&self.shared.seen).clone()
     }
 
+    /// All requests so far, which are then forgotten.
+    pub fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut *lock(&self.shared.seen))
+    }
+
     /// The last request.
     ///
     /// # Panics
@@ -177,7 +187,7 @@ async fn serve(listener: TcpListener, behaviour: Arc<Behaviour>) {
         let behaviour = Arc::clone(&behaviour);
         let service = service_fn(move |request| {
             let behaviour = Arc::clone(&behaviour);
-            async move { behaviour.answer(request).await }
+            async move { Behaviour::answer(&behaviour, request).await }
         });
         connections.spawn(async move {
             let builder = auto::Builder::new(TokioExecutor::new());
@@ -188,7 +198,10 @@ async fn serve(listener: TcpListener, behaviour: Arc<Behaviour>) {
 }
 
 impl Behaviour {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, io::Error> {
         let (parts, body) = request.into_parts();
         let _ = body.collect().await;
         let path = parts.uri.path().to_owned();
@@ -198,9 +211,11 @@ impl Behaviour {
             path: parts.uri.path_and_query().map_or("", |path| path.as_str()).to_owned(),
             headers: headers.map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect(),
         });
-        let calls = lock(&self.shared.calls).clone();
-        for call in calls.iter().filter(|call| path.starts_with(&call.on)) {
-            self.call(call, &parts.headers).await;
+        let calls = Arc::clone(self).calls(path.clone(), parts.headers.clone());
+        if path.contains("/background") {
+            tokio::spawn(calls);
+        } else {
+            calls.await;
         }
         if let Some(millis) = number(&path, "delay") {
             sleep(Duration::from_millis(millis)).await;
@@ -231,10 +246,28 @@ impl Behaviour {
         Ok(response.body(body).unwrap_or_default())
     }
 
+    /// Makes the calls that a request to `path` causes.
+    async fn calls(self: Arc<Self>, path: String, incoming: HeaderMap) {
+        let calls = lock(&self.shared.calls).clone();
+        let calls: Vec<_> = calls.into_iter().filter(|call| path.starts_with(&call.on)).collect();
+        if let Some(millis) = number(&path, "late") {
+            sleep(Duration::from_millis(millis)).await;
+        }
+        let mut open = tokio::task::JoinSet::new();
+        for call in calls {
+            let (behaviour, incoming) = (Arc::clone(&self), incoming.clone());
+            open.spawn(async move { behaviour.call(&call, &incoming).await });
+            if !path.contains("/parallel") {
+                open.join_next().await;
+            }
+        }
+        open.join_all().await;
+    }
+
     async fn call(&self, call: &Call, incoming: &HeaderMap) {
         let copied: &[&str] = match self.forward {
-            Forward::TraceContext => &["traceparent", "tracestate"],
-            Forward::RequestId => &["x-request-id"],
+            Forward::TraceContext => &["traceparent", "tracestate", "x-truth"],
+            Forward::RequestId => &["x-request-id", "x-truth"],
         };
         let mut headers: Vec<(&str, &[u8])> = vec![("host", call.host.as_bytes())];
         for name in copied {

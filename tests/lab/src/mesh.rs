@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, Forward};
 use crate::collector::{Collector, Span};
 use crate::config::{
     COLLECTOR, COLLECTOR_H2, Direction, bootstrap, cluster, cluster_h2, listener, meshweft, node,
@@ -35,6 +35,10 @@ pub struct Options {
     pub before: Vec<Value>,
     /// HTTP filters after ours.
     pub after: Vec<Value>,
+    /// What the application copies from a request to its calls.
+    pub forward: Forward,
+    /// Fields of the connection managers of single listeners, by their names.
+    pub managers: Vec<(String, Value)>,
     /// Fields of every listener's connection manager, merged into the lab's own; `null`: none.
     pub manager: Value,
     /// Listeners beside the lab's own, inbound over HTTP/1.1, each with the filter of this
@@ -61,9 +65,10 @@ impl Workload {
 
     /// Starts all three.
     pub async fn with(config: &Value, options: Options) -> Self {
-        let app = App::start().await;
         let collector = Collector::start().await;
         let Options {
+            forward,
+            managers,
             routes,
             before,
             after,
@@ -75,6 +80,7 @@ impl Workload {
             workers,
             access_log,
         } = options;
+        let app = App::forwarding(forward).await;
         let filter = filter.unwrap_or_else(|| meshweft(config));
         let http = |name: &str, direction, to: &str, filter: Option<&Value>| {
             let mut routes = routes.clone();
@@ -84,11 +90,10 @@ impl Workload {
             filters.extend(after.clone());
             let log = access_log.as_deref().filter(|_| filter.is_some());
             let mut listener = listener(name, direction, filters, routes, log);
-            if manager.is_object() {
-                merge(
-                    &mut listener["filter_chains"][0]["filters"][0]["typed_config"],
-                    manager.clone(),
-                );
+            let own = managers.iter().filter(|(of, _)| of == name).map(|(_, fields)| fields);
+            for fields in own.chain([&manager]).filter(|fields| fields.is_object()) {
+                let http = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+                merge(http, fields.clone());
             }
             listener
         };

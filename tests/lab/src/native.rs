@@ -12,7 +12,15 @@ use crate::config::COLLECTOR;
 /// If the value is not such a listener.
 #[must_use]
 pub fn traced(mut listener: Value, service: &str, percent: f64) -> Value {
-    listener["filter_chains"][0]["filters"][0]["typed_config"]["tracing"] = json!({
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["tracing"] =
+        tracing(service, percent);
+    listener
+}
+
+/// The native tracer as a field of a connection manager; see [`traced`].
+#[must_use]
+pub fn tracing(service: &str, percent: f64) -> Value {
+    json!({
         "random_sampling": {"value": percent},
         "provider": {
             "name": "envoy.tracers.opentelemetry",
@@ -26,8 +34,7 @@ pub fn traced(mut listener: Value, service: &str, percent: f64) -> Value {
                 }},
             },
         },
-    });
-    listener
+    })
 }
 
 /// A bootstrap in which native tracers export every 100 ms and not every 5 s.
