@@ -4,9 +4,9 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Baggage, Batch, Config, Correlation, Direction, Export, Keep, KeepBaggage,
-    Mode, ParentPolicy, Propagation, Protocol, Query, Queue, Rate, ResponseHeader, Retry, Scalar,
-    Service, Trust, schema,
+    AccessLogField, Baggage, Batch, Collector, Compression, Config, Correlation, Direction, Export,
+    Keep, KeepBaggage, Mode, ParentPolicy, Propagation, Protocol, Query, Queue, Rate,
+    ResponseHeader, Retry, Scalar, Scheme, Service, Trust, schema,
 };
 use meshweft_core::model::{Format, ResponseFlags};
 use rand::rngs::SmallRng;
@@ -299,6 +299,10 @@ fn baggage_goes_on_or_not() {
     }
 }
 
+fn collector(cluster: &str, authority: &str) -> Collector {
+    Collector { cluster: cluster.to_owned(), authority: authority.to_owned() }
+}
+
 #[test]
 fn what_is_kept_is_read_in_full() {
     let config = rows(VALID).into_iter().find(|row| field(row, "name") == "keep").unwrap();
@@ -325,11 +329,12 @@ fn an_export_has_defaults() {
         parsed(&json!({"export": {"cluster": "otel"}})).export,
         Some(Export {
             protocol: Protocol::OtlpHttp,
-            cluster: "otel".to_owned(),
+            collectors: vec![collector("otel", "otel")],
             path: "/v1/traces".to_owned(),
-            authority: "otel".to_owned(),
+            scheme: Scheme::Http,
             headers: Vec::new(),
             timeout: Duration::from_secs(5),
+            compression: Compression::None,
             batch: Batch { max_spans: 512, max_bytes: 1 << 20, interval: Duration::from_secs(1) },
             queue: Queue { max_spans: 8192, max_bytes: 16 << 20 },
             retry: Retry {
@@ -348,13 +353,17 @@ fn an_export_is_read_in_full() {
         parsed(config.get("config").unwrap()).export,
         Some(Export {
             protocol: Protocol::OtlpHttp,
-            cluster: "otel".to_owned(),
+            collectors: vec![
+                collector("otel", "otel.example:443"),
+                collector("outbound|4318||otel.obs", "otel.example:443"),
+            ],
             path: "/otlp/v1/traces?x=1".to_owned(),
-            authority: "otel.example:443".to_owned(),
+            scheme: Scheme::Https,
             headers: [("authorization", "Bearer t0ken"), ("x-a", "$5 t0kent0ken"), ("x-b", "")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec(),
             timeout: Duration::from_secs(3),
+            compression: Compression::Gzip,
             batch: Batch {
                 max_spans: 100,
                 max_bytes: 65_536,
@@ -399,7 +408,10 @@ fn clusters_name_their_authority() {
         ),
     ] {
         let export = parsed(&json!({"export": {"cluster": cluster}})).export.unwrap();
-        assert_eq!((export.cluster.as_str(), export.authority.as_str()), (name, authority));
+        assert_eq!(export.collectors, [collector(name, authority)]);
+        let list = json!([cluster, "other"]);
+        let export = parsed(&json!({"export": {"cluster": list}})).export.unwrap();
+        assert_eq!(export.collectors, [collector(name, authority), collector("other", "other")]);
     }
 }
 

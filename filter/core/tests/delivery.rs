@@ -11,7 +11,9 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use meshweft_core::config::{Batch, Export, Protocol, Queue, Retry};
+use meshweft_core::config::{
+    Batch, Collector, Compression, Export, Protocol, Queue, Retry, Scheme,
+};
 use meshweft_core::export::{Answer, CallId, ExportCall, Exporter, Outcome};
 use meshweft_core::model::{
     Metric, MetricId, Metrics, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
@@ -64,6 +66,10 @@ struct SpanIdOnly {
     span_id: Vec<u8>,
 }
 
+fn collector(cluster: &str) -> Collector {
+    Collector { cluster: cluster.into(), authority: cluster.into() }
+}
+
 struct Story {
     config: Export,
     exporter: Exporter,
@@ -76,6 +82,8 @@ struct Story {
     under_way: Vec<(u64, CallId, Reply)>,
     /// When each request was sent, and its body.
     requests: Vec<(u64, Rc<[u8]>)>,
+    /// How many requests went to each collector.
+    asked: HashMap<String, u64>,
     /// How often each span was stored.
     stored: HashMap<u64, u32>,
 }
@@ -84,11 +92,12 @@ impl Story {
     fn new(change: impl FnOnce(&mut Export)) -> Self {
         let mut config = Export {
             protocol: Protocol::OtlpHttp,
-            cluster: "collector".into(),
+            collectors: vec![collector("collector")],
             path: "/v1/traces".into(),
-            authority: "collector".into(),
+            scheme: Scheme::Http,
             headers: vec![],
             timeout: Duration::from_secs(5),
+            compression: Compression::None,
             batch: Batch { max_spans: 512, max_bytes: 1 << 20, interval: Duration::from_secs(1) },
             queue: Queue { max_spans: 8_192, max_bytes: 16 << 20 },
             retry: Retry {
@@ -108,6 +117,7 @@ impl Story {
             pushed: 0,
             under_way: vec![],
             requests: vec![],
+            asked: HashMap::new(),
             stored: HashMap::new(),
         }
     }
@@ -138,6 +148,11 @@ impl Story {
 
     /// Goes on for `millis`, with `per_tick` new spans before each tick.
     fn run(&mut self, millis: u64, per_tick: u64, collector: impl Fn(u64) -> Reply) {
+        self.run_with(millis, per_tick, |_, now| collector(now));
+    }
+
+    /// The same where it matters which collector is asked.
+    fn run_with(&mut self, millis: u64, per_tick: u64, collector: impl Fn(&str, u64) -> Reply) {
         let end = self.now + millis;
         while self.now < end {
             for _ in 0..per_tick {
@@ -145,7 +160,8 @@ impl Story {
             }
             let now = self.time();
             for call in self.exporter.poll(now, &mut self.metrics) {
-                let reply = collector(self.now);
+                let reply = collector(&call.cluster, self.now);
+                *self.asked.entry(call.cluster.clone()).or_default() += 1;
                 self.receive(call, reply);
             }
             self.now += TICK;
@@ -272,6 +288,56 @@ fn an_outage_of_a_minute_loses_nothing() {
         assert_eq!(story.total(Metric::Exported), spans as i64);
         assert_eq!(story.total(Metric::ExportRequests), story.requests.len() as i64);
     }
+}
+
+fn two_collectors(config: &mut Export) {
+    config.collectors = vec![collector("first"), collector("second")];
+}
+
+#[test]
+fn the_second_collector_has_what_the_first_cannot_take() {
+    let silent = Reply::NoAnswer { after: 5_000 };
+    for (down, most) in [(RESET, 60), (UNAVAILABLE, 60), (Reply::NotSent, 60), (silent, 60)] {
+        let mut story = Story::new(two_collectors);
+        story.run_with(5_000, 10, |_, _| OK);
+        assert_eq!(story.asked.get("second"), None, "the first is there");
+        let before = story.asked["first"];
+        story.run_with(60_000, 10, |cluster, _| if cluster == "first" { down.clone() } else { OK });
+        let probes = story.asked["first"] - before;
+        assert!((2..most).contains(&probes), "{probes}");
+        // What waits is the last second's, and what the first has not answered yet.
+        let held = story.total(Metric::QueueSpans) + story.total(Metric::InFlightSpans);
+        assert!(held <= 400, "{held}");
+        assert_eq!(story.total(Metric::ExportFailovers), story.asked["second"] as i64);
+        // Back after a pause: the longest is half a minute.
+        story.run_with(40_000, 10, |_, _| OK);
+        let (first, second) = (story.asked["first"], story.asked["second"]);
+        story.run_with(5_000, 10, |_, _| OK);
+        assert!(story.asked["first"] > first);
+        assert_eq!(story.asked["second"], second);
+        story.settle();
+        assert_eq!(story.stored_once(), story.pushed);
+        assert_eq!(story.total(Metric::Exported), story.pushed as i64);
+    }
+}
+
+#[test]
+fn all_collectors_away_lose_nothing() {
+    let mut story = Story::new(two_collectors);
+    story.run_with(60_000, 10, |cluster, _| if cluster == "first" { RESET } else { UNAVAILABLE });
+    assert!(story.requests.len() < 80, "{}", story.requests.len());
+    story.run_with(40_000, 10, |cluster, _| if cluster == "first" { RESET } else { OK });
+    story.settle();
+    assert_eq!(story.stored_once(), story.pushed);
+}
+
+#[test]
+fn what_a_collector_refuses_is_refused() {
+    let refusal = Reply::Answer { status: 401, retry_after: None, rejected: 0 };
+    let mut story = Story::new(two_collectors);
+    story.run_with(5_000, 10, |_, _| refusal.clone());
+    assert_eq!(story.asked.get("second"), None);
+    assert_eq!(story.total(Metric::ExportFailovers), 0);
 }
 
 #[test]

@@ -46,6 +46,12 @@ fn config(text: &str) -> Config {
     Config::parse(text.as_bytes(), &env).unwrap()
 }
 
+/// The cluster of the only collector.
+fn cluster(config: &Config) -> String {
+    let [collector] = &*config.export.as_ref().unwrap().collectors else { panic!("{config:?}") };
+    collector.cluster.clone()
+}
+
 /// The properties of the host that say who calls.
 struct Peer<'a>(&'a [(&'a str, &'a str)]);
 
@@ -125,7 +131,7 @@ fn minimal() {
             ("GET shop/", NONE, DROPPED, 0.03, false, "parent"),
         ],
     );
-    assert_eq!(config(MINIMAL).export.unwrap().cluster, "otel-collector");
+    assert_eq!(cluster(&config(MINIMAL)), "otel-collector");
 }
 
 #[test]
@@ -339,8 +345,9 @@ fn production() {
     );
     let export = config(PRODUCTION).export.unwrap();
     let collector = "otel-collector.observability.svc.cluster.local";
-    assert_eq!(export.cluster, format!("outbound|4318||{collector}"));
-    assert_eq!(export.authority, format!("{collector}:4318"));
+    let [only] = &*export.collectors else { panic!("{export:?}") };
+    assert_eq!(only.cluster, format!("outbound|4318||{collector}"));
+    assert_eq!(only.authority, format!("{collector}:4318"));
     assert_eq!(export.headers, [("authorization".to_owned(), "Bearer t0ken".to_owned())]);
     let without = Config::parse(PRODUCTION.as_bytes(), &|_| None).unwrap_err();
     assert_eq!(without.path, "$.export.headers.authorization");

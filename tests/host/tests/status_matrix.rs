@@ -5,10 +5,14 @@ mod common;
 
 use std::time::Duration;
 
-use meshweft_host_tests::{HostEmulator, STATUSES, Status, Trap, answer, ok_answer, request};
+use meshweft_host_tests::{
+    Answer, HostEmulator, STATUSES, Status, Trap, answer, ok_answer, request,
+};
 
 /// All that makes the adapter call the host; no regex, see the last exception.
-const CONFIGURATION: &str = r#"{"export": {"cluster": "otel-collector"}, "propagation": {
+const CONFIGURATION: &str = r#"{"export": {
+    "cluster": ["otel-collector", {"service": "otel.far", "port": 4317}],
+    "protocol": "otlp/grpc", "compression": "gzip"}, "propagation": {
     "trust": [{"match": {"source": {"prefix": "127."}}, "trust": "continue"}],
     "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
     "access_log": ["trace_id", "span_id", "sampled"]},
@@ -75,9 +79,14 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     host.log(stream)?;
     host.done(stream)?;
     host.delete(stream)?;
-    // The first answer says come again, the second that all is well, and one never comes.
+    // The first answer says come again, the second the same in trailers, the third that all is
+    // well, and one never comes.
     let refusal = answer(&[(":status", "503"), ("retry-after", "1")], b"busy");
-    for reply in [Some(refusal), Some(ok_answer()), None] {
+    let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    let trailers = Some(vec![pair("grpc-status", "14"), pair("grpc-message", "busy")]);
+    let in_trailers = Answer { trailers, ..ok_answer() };
+    let taken = answer(&[(":status", "200"), ("grpc-status", "0")], b"");
+    for reply in [Some(refusal), Some(in_trailers), Some(taken), None] {
         host.advance(Duration::from_secs(60));
         host.tick(root)?;
         let tokens: Vec<u32> = host.state().pending().iter().map(|callout| callout.token).collect();

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meshweft_lab::client::{Client, Version};
-use meshweft_lab::collector::{Reply, Span};
+use meshweft_lab::collector::{Collector, Reply, Span};
+use meshweft_lab::config::{COLLECTOR, cluster};
 use meshweft_lab::envoy::adds_up;
 use meshweft_lab::load::paced;
 use meshweft_lab::mesh::{Options, Workload, exporting};
@@ -206,4 +207,49 @@ async fn a_collector_that_is_nowhere_costs_a_bounded_queue() {
         assert_eq!(given_up + of(&end, "dropped_queue_full"), 100);
         lab.envoy.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_collector_takes_over_and_gives_back() {
+    let second = Collector::start().await;
+    let config = json!({"export": {
+        "cluster": [COLLECTOR, "nowhere", "second"],
+        "batch": {"max_spans": 10},
+        "retry": {"initial": "100ms", "max": "500ms"},
+    }});
+    let clusters = vec![cluster("second", second.address())];
+    let options = Options { workers: 1, clusters, ..Options::default() };
+    let mut lab = Workload::with(&exporting(config), options).await;
+    send(&lab, 100).await;
+    let up = lab.envoy.metrics_until(|m| settled(m, 100)).await;
+    assert_eq!((of(&up, "exported"), of(&up, "export_failovers")), (100, 0));
+
+    lab.collector.down().await;
+    send(&lab, 300).await;
+    assert_eq!(ids(&second.wait_for(300).await).len(), 300);
+    let away = lab.envoy.metrics_until(|m| settled(m, 400)).await;
+    // Also what went to the cluster that does not exist.
+    assert!(of(&away, "export_failovers") > 30, "{away:#?}");
+    assert!(of(&away, "export_failures_unreachable") >= 2, "{away:#?}");
+
+    lab.collector.up().await;
+    let back = Instant::now();
+    while lab.collector.spans().len() == 100 {
+        assert!(back.elapsed() < Duration::from_secs(20), "the first is not asked again");
+        send(&lab, 1).await;
+    }
+    lab.envoy.metrics_until(|m| settled(m, of(m, "sampled"))).await;
+    let asked = second.requests().len();
+    let before = lab.envoy.metric("sampled").await;
+    send(&lab, 100).await;
+    let end = lab.envoy.metrics_until(|m| settled(m, before + 100)).await;
+    assert_eq!(second.requests().len(), asked, "the first has all again");
+    let all = lab.collector.spans().len() + second.spans().len();
+    assert_eq!(i64::try_from(all).expect("few"), of(&end, "sampled"));
+    let log = lab.envoy.log();
+    for named in [COLLECTOR, "nowhere"] {
+        let lines = log.matches(&format!("export to cluster \"{named}\"")).count();
+        assert_eq!(lines, 1, "{named}: {log}");
+    }
+    lab.envoy.stop().await;
 }

@@ -4,7 +4,8 @@
 use super::template::TEMPLATE_PATTERN;
 use super::text::{KEY_PATTERN, MAX_NAME, NAME_PATTERN, is_header_name, is_key};
 use super::{
-    AccessLogField, AttributeType, Direction, Mode, ParentPolicy, Protocol, Template, Trust,
+    AccessLogField, AttributeType, Compression, Direction, Mode, ParentPolicy, Protocol, Scheme,
+    Template, Trust,
 };
 use crate::model::{Format, GRPC_STATUSES, RESPONSE_FLAGS};
 
@@ -39,6 +40,8 @@ pub(super) enum Kind {
     },
     /// A cluster's name, or a service and its port.
     Cluster,
+    /// The same, or a list of these.
+    Clusters,
     /// One of some words, or something else.
     Either {
         words: &'static [&'static str],
@@ -144,6 +147,8 @@ pub(super) const MAX_RESPONSE: usize = 8;
 pub(super) const MAX_KEY_HEADERS: usize = 4;
 /// Those that count where the configuration does not say.
 pub(super) const KEY_HEADERS: &[&str] = &["x-request-id"];
+/// Collectors in one list at most.
+pub(super) const MAX_COLLECTORS: usize = 8;
 /// Keys of baggage in one list at most.
 pub(super) const MAX_KEYS: usize = 64;
 /// Statuses of one list at most.
@@ -864,8 +869,8 @@ pub(super) const EXPORT: &[Field] = &[
     Field {
         name: "cluster",
         about: "Envoy's name of the collector's cluster, or {service, port} for Istio's \
-            outbound|port||service.",
-        kind: Kind::Cluster,
+            outbound|port||service; or a list of these: the first that is there is taken.",
+        kind: Kind::Clusters,
     },
     Field {
         name: "path",
@@ -879,11 +884,21 @@ pub(super) const EXPORT: &[Field] = &[
         kind: Kind::Text(&AUTHORITY),
     },
     Field {
+        name: "scheme",
+        about: "The scheme that the request names; whether there is TLS is the cluster's affair.",
+        kind: Kind::Choice { of: Scheme::NAMES, default: Some(Scheme::Http.name()) },
+    },
+    Field {
         name: "headers",
         about: "Further headers; ${NAME} is an environment variable, $$ a dollar sign.",
         kind: Kind::Headers,
     },
     Field { name: "timeout", about: "How long an answer may take.", kind: Kind::Period(&TIMEOUT) },
+    Field {
+        name: "compression",
+        about: "How the bodies of requests are packed.",
+        kind: Kind::Choice { of: Compression::NAMES, default: Some(Compression::None.name()) },
+    },
     object("batch", "When a batch goes: whichever comes first.", BATCH),
     object("queue", "What may wait, for each worker.", QUEUE),
     object("retry", "What happens after a failure: exponential back-off with jitter.", RETRY),

@@ -348,22 +348,53 @@ pub enum Direction {
 pub struct Export {
     /// What the collector speaks.
     pub protocol: Protocol,
-    /// Envoy's name of the collector's cluster.
-    pub cluster: String,
+    /// The collectors in the order of preference: never none.
+    pub collectors: Vec<Collector>,
     /// The path of the request.
     pub path: String,
-    /// The authority of the request.
-    pub authority: String,
+    /// The scheme that the request names.
+    pub scheme: Scheme,
     /// Further headers, with environment variables filled in.
     pub headers: Vec<(String, String)>,
     /// How long an answer may take.
     pub timeout: Duration,
+    /// How bodies are packed.
+    pub compression: Compression,
     /// When a batch goes.
     pub batch: Batch,
     /// What may wait, for each worker.
     pub queue: Queue,
     /// What happens after a failure.
     pub retry: Retry,
+}
+
+/// One collector.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Collector {
+    /// Envoy's name of its cluster.
+    pub cluster: String,
+    /// The authority of requests to it.
+    pub authority: String,
+}
+
+/// The scheme that requests to a collector name. It decides nothing: the cluster has TLS or not.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Scheme {
+    /// `http`.
+    #[default]
+    Http,
+    /// `https`.
+    Https,
+}
+
+/// How the bodies of requests are packed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Compression {
+    /// With gzip.
+    Gzip,
+    /// Not at all.
+    #[default]
+    None,
 }
 
 /// What a collector speaks.
@@ -460,6 +491,7 @@ macro_rules! words {
 
 words!(AccessLogField: TraceId = "trace_id", SpanId = "span_id", Sampled = "sampled");
 words!(AttributeType: String = "string", Int = "int", Double = "double", Bool = "bool");
+words!(Compression: None = "none", Gzip = "gzip");
 words!(Direction: Inbound = "inbound", Outbound = "outbound");
 words!(Mode: Auto = "auto", Inbound = "inbound", Outbound = "outbound", Gateway = "gateway");
 words!(ParentPolicy: Respect = "respect", Ignore = "ignore");
@@ -469,4 +501,5 @@ words!(
     OtlpGrpc = "otlp/grpc",
     Zipkin = "zipkin"
 );
+words!(Scheme: Http = "http", Https = "https");
 words!(Trust: Continue = "continue", Restart = "restart", Link = "link");

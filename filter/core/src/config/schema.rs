@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{
     CIDR_PATTERN, CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MATCH, MAX_ANY_OF,
-    MAX_ATTRIBUTES, MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN, PERIOD_PATTERN,
-    SOURCE_FORMS, STATUS_PATTERN, TAKEN_HEADERS, TARGET, TIME_PATTERN, Text, VALUE_PATTERN,
+    MAX_ATTRIBUTES, MAX_COLLECTORS, MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN,
+    PERIOD_PATTERN, SOURCE_FORMS, STATUS_PATTERN, TAKEN_HEADERS, TARGET, TIME_PATTERN, Text,
+    VALUE_PATTERN,
 };
 use super::text::NAME_PATTERN;
 
@@ -78,10 +79,14 @@ fn shape(kind: &Kind) -> Value {
         Kind::Choices { of, default } => json!({
             "type": "array", "items": {"enum": of}, "uniqueItems": true, "default": default
         }),
-        Kind::Cluster => json!({
-            "anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])],
-            "not": {"type": "string", "pattern": "://"},
-        }),
+        Kind::Cluster => cluster(),
+        Kind::Clusters => {
+            let several = json!({
+                "type": "array", "items": cluster(), "minItems": 1, "maxItems": MAX_COLLECTORS,
+                "uniqueItems": true,
+            });
+            json!({"anyOf": [cluster(), several]})
+        }
         Kind::Either { words, default, or } => {
             let mut schema = Map::new();
             put(&mut schema, "anyOf", json!([{"enum": words}, shape(or)]));
@@ -155,6 +160,13 @@ fn shape(kind: &Kind) -> Value {
         Kind::Text(bounds) => text(bounds),
         Kind::Time => json!({"type": "string", "pattern": TIME_PATTERN}),
     }
+}
+
+fn cluster() -> Value {
+    json!({
+        "anyOf": [text(&CLUSTER), object(TARGET, &["service", "port"])],
+        "not": {"type": "string", "pattern": "://"},
+    })
 }
 
 fn integer(range: &Integer) -> Value {

@@ -5,9 +5,9 @@ use core::time::Duration;
 use rand::Rng;
 
 use super::answer::{self, Verdict};
-use super::complaint::Complaints;
+use super::collectors::Collectors;
 use super::encoder::Encoder;
-use super::queue::{Batch, Load, Queue, Refused, Turn};
+use super::queue::{Batch, Load, Queue, Refused};
 use super::retry;
 use super::{CallId, ExportCall, Outcome};
 use crate::config::{Export, Protocol, Retry};
@@ -28,15 +28,14 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Exporter {
     protocol: Protocol,
-    cluster: String,
+    collectors: Collectors,
+    /// The headers of every request but for the authority.
     headers: Vec<(String, String)>,
     timeout: Duration,
     retry: Retry,
     encoder: Encoder,
     queue: Queue,
     in_flight: Vec<Attempt>,
-    outage: Option<Outage>,
-    complaints: Complaints,
     next_id: u64,
 }
 
@@ -46,42 +45,31 @@ struct Attempt {
     id: CallId,
     sent: MonoNanos,
     batch: Batch,
-}
-
-/// The collector could not take the last batch: one batch at a time finds out when it can.
-#[derive(Debug)]
-struct Outage {
-    /// Failures in a row; those of attempts from before the outage do not count.
-    failures: u32,
-    next_probe: MonoNanos,
-    probe: Option<CallId>,
+    /// The place of its collector.
+    to: usize,
 }
 
 impl Exporter {
     /// An empty queue.
     #[must_use]
     pub fn new(config: &Export, resource: &Resource) -> Self {
-        let encoder = Encoder::new(config.protocol, resource);
-        let pseudo = [
-            (":method", "POST"),
-            (":path", &config.path),
-            (":authority", &config.authority),
-            (":scheme", "http"),
-        ];
+        let encoder = Encoder::new(config.protocol, config.compression, resource);
+        let pseudo =
+            [(":method", "POST"), (":path", &config.path), (":scheme", config.scheme.name())];
         let agent = ("user-agent", concat!("meshweft/", env!("CARGO_PKG_VERSION")));
-        let own = pseudo.into_iter().chain(encoder.headers().iter().copied()).chain([agent]);
-        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let of_body = encoder.headers(config.timeout);
+        let of_body = of_body.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let own = pseudo.map(own).into_iter().chain(of_body).chain([own(agent)]);
         Self {
             protocol: config.protocol,
-            cluster: config.cluster.clone(),
+            collectors: Collectors::new(config),
             headers: own.chain(config.headers.iter().cloned()).collect(),
             timeout: config.timeout,
             retry: config.retry,
             encoder,
             queue: Queue::new(config.queue, config.batch),
             in_flight: Vec::new(),
-            outage: None,
-            complaints: Complaints::default(),
             next_id: 0,
         }
     }
@@ -100,36 +88,33 @@ impl Exporter {
         self.give_up_lost(now, metrics);
         let mut calls = Vec::new();
         while self.in_flight.len() < MAX_IN_FLIGHT {
-            let turn = match &self.outage {
-                None => Turn::Oldest,
-                Some(outage) if outage.probe.is_some() || now < outage.next_probe => break,
-                Some(_) => Turn::LeastFailed,
-            };
+            let Some((to, collector, turn)) = self.collectors.next(now) else { break };
             let Some(mut batch) = self.queue.take(now, turn) else { break };
             batch.first_attempt.get_or_insert(now);
             let id = CallId(self.next_id);
             self.next_id = self.next_id.wrapping_add(1);
-            if let Some(outage) = &mut self.outage {
-                outage.probe = Some(id);
-            }
+            let authority = (":authority".to_owned(), collector.authority.clone());
             calls.push(ExportCall {
                 id,
-                cluster: self.cluster.clone(),
-                headers: self.headers.clone(),
+                cluster: collector.cluster.clone(),
+                headers: [authority].into_iter().chain(self.headers.iter().cloned()).collect(),
                 body: batch.body(&self.encoder),
                 timeout: self.timeout,
             });
             stop_waiting(metrics, batch.load());
             count(metrics, Metric::InFlightSpans, batch.load().spans);
             count(metrics, Metric::ExportRequests, 1);
-            self.in_flight.push(Attempt { id, sent: now, batch });
+            count(metrics, Metric::ExportFailovers, usize::from(to > 0));
+            self.collectors.asked(to, id);
+            self.in_flight.push(Attempt { id, sent: now, batch, to });
         }
         calls
     }
 
     /// Takes the outcome of an attempt. An unknown id changes nothing.
     ///
-    /// After a failure gives what an operator should read in the log, at most once a minute.
+    /// After a failure gives what an operator should read in the log, at most once a minute for
+    /// each collector.
     pub fn outcome(
         &mut self,
         id: CallId,
@@ -140,8 +125,10 @@ impl Exporter {
     ) -> Option<String> {
         let index = self.in_flight.iter().position(|attempt| attempt.id == id)?;
         let attempt = self.in_flight.swap_remove(index);
+        let to = attempt.to;
         let trouble = self.end(attempt, outcome, now, rng.next_u64(), metrics)?;
-        self.complaints.about(&self.cluster, &trouble, now)
+        let collector = self.collectors.get_mut(to)?;
+        collector.complaints.about(&collector.cluster, &trouble, now)
     }
 
     /// From now on batches go without waiting for company: the configuration is on its way out.
@@ -166,7 +153,7 @@ impl Exporter {
             metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
             count(metrics, Metric::DroppedShutdown, load.spans);
         }
-        self.outage = None;
+        self.collectors.forget();
     }
 
     /// Settles an attempt; gives what an operator should know of it.
@@ -178,7 +165,7 @@ impl Exporter {
         draw: u64,
         metrics: &mut Metrics,
     ) -> Option<String> {
-        let Attempt { id, sent, mut batch } = attempt;
+        let Attempt { id, sent, mut batch, to } = attempt;
         let elapsed = now.since(sent);
         if let Outcome::Answered(_) = outcome {
             let millis = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
@@ -196,22 +183,25 @@ impl Exporter {
                 count(metrics, Metric::Exported, load.spans.saturating_sub(rejected));
                 count(metrics, Metric::DroppedRejected, rejected);
                 self.queue.release(load);
-                self.outage = None;
+                self.collectors.is_there(to);
             }
             Verdict::Refuse => {
                 count(metrics, Metric::DroppedRejected, load.spans);
                 self.queue.release(load);
-                // A collector that refuses is there.
-                self.outage = None;
+                self.collectors.is_there(to);
             }
             Verdict::Retry(asked) => {
-                self.back_off(id, asked, now, draw);
+                self.collectors.is_away(to, id, asked, now, draw);
                 if now.since(batch.first_attempt.unwrap_or(sent)) >= self.retry.max_elapsed {
                     count(metrics, Metric::DroppedRetriesExhausted, load.spans);
                     self.queue.release(load);
                 } else {
                     batch.failures = batch.failures.saturating_add(1);
-                    let pause = retry::pause(&self.retry, batch.failures, asked, draw);
+                    // Another collector may have it at once.
+                    let pause = match self.collectors.next(now) {
+                        Some(_) => Duration::ZERO,
+                        None => retry::pause(&self.retry, batch.failures, asked, draw),
+                    };
                     batch.not_before = now.after(pause);
                     wait(metrics, load);
                     self.queue.put_back(batch);
@@ -219,21 +209,6 @@ impl Exporter {
             }
         }
         judgement.trouble
-    }
-
-    /// Begins an outage, or prolongs it where the probe failed. An attempt from before it says
-    /// nothing new, unless the collector asks for a pause.
-    fn back_off(&mut self, id: CallId, asked: Option<Duration>, now: MonoNanos, draw: u64) {
-        let outage =
-            self.outage.get_or_insert(Outage { failures: 0, next_probe: now, probe: Some(id) });
-        if outage.probe == Some(id) {
-            outage.probe = None;
-            outage.failures = outage.failures.saturating_add(1);
-        } else if asked.is_none() {
-            return;
-        }
-        let pause = retry::pause(&self.retry, outage.failures, asked, draw);
-        outage.next_probe = outage.next_probe.max(now.after(pause));
     }
 
     fn give_up_lost(&mut self, now: MonoNanos, metrics: &mut Metrics) {
@@ -284,11 +259,15 @@ mod tests {
     fn config() -> Export {
         Export {
             protocol: Protocol::OtlpHttp,
-            cluster: "collector".into(),
+            collectors: vec![config::Collector {
+                cluster: "collector".into(),
+                authority: "collector:4318".into(),
+            }],
             path: "/v1/traces".into(),
-            authority: "collector:4318".into(),
+            scheme: config::Scheme::Http,
             headers: vec![("authorization".into(), "Bearer t".into())],
             timeout: Duration::from_secs(5),
+            compression: config::Compression::None,
             batch: config::Batch { max_spans: 4, max_bytes: 400, interval: Duration::from_secs(1) },
             queue: config::Queue { max_spans: 40, max_bytes: 3_000 },
             retry: Retry {
@@ -392,9 +371,9 @@ mod tests {
                 id: CallId(0),
                 cluster: "collector".into(),
                 headers: vec![
+                    header(":authority", "collector:4318"),
                     header(":method", "POST"),
                     header(":path", "/v1/traces"),
-                    header(":authority", "collector:4318"),
                     header(":scheme", "http"),
                     header("content-type", "application/x-protobuf"),
                     header("user-agent", concat!("meshweft/", env!("CARGO_PKG_VERSION"))),

@@ -54,10 +54,10 @@ pub(super) enum Asks {
     Never,
 }
 
-/// A message in its frame, not compressed.
-pub(super) fn frame(message: &[u8]) -> Vec<u8> {
+/// A message in its frame, `packed` or not.
+pub(super) fn frame(message: &[u8], packed: bool) -> Vec<u8> {
     let mut framed = Vec::with_capacity(message.len().saturating_add(PREFIX));
-    framed.push(0);
+    framed.push(u8::from(packed));
     // A batch is bounded far below.
     framed.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
     framed.extend_from_slice(message);
@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn frames() {
-        assert_eq!(frame(b"abc"), b"\x00\x00\x00\x00\x03abc");
+        assert_eq!(frame(b"abc", false), b"\x00\x00\x00\x00\x03abc");
+        assert_eq!(frame(b"", true), b"\x01\x00\x00\x00\x00");
         for (body, expected) in [
             (&b"\x00\x00\x00\x00\x03abc"[..], &b"abc"[..]),
             (b"\x00\x00\x00\x00\x02abc", b"ab"),

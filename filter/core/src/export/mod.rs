@@ -4,10 +4,12 @@ use core::time::Duration;
 use std::rc::Rc;
 
 mod answer;
+mod collectors;
 mod complaint;
 mod encoder;
 mod exporter;
 mod grpc;
+mod gzip;
 mod json;
 mod otlp;
 mod otlp_json;

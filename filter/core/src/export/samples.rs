@@ -70,3 +70,39 @@ pub(super) fn full() -> Span {
         ..small()
     }
 }
+
+/// A span as the filter makes it of a usual request.
+pub(super) fn usual() -> Span {
+    let text = |key: &'static str, value: &str| KeyValue {
+        key: key.into(),
+        value: Value::Scalar(Scalar::String(value.into())),
+    };
+    let number = |key: &'static str, value| KeyValue {
+        key: key.into(),
+        value: Value::Scalar(Scalar::Int(value)),
+    };
+    Span {
+        parent_id: SpanId::from_bytes([7; 8]),
+        name: "GET /orders/{id}".into(),
+        kind: SpanKind::Server,
+        start: UnixNanos(1_544_712_660_300_123_456),
+        end: UnixNanos(1_544_712_660_304_234_567),
+        attributes: vec![
+            text("http.request.method", "GET"),
+            number("http.response.status_code", 200),
+            text("server.address", "shop.example"),
+            text("network.protocol.version", "1.1"),
+            text("url.scheme", "http"),
+            text("url.path", "/orders/7"),
+            text("user_agent.original", "curl/8.5.0"),
+            text("client.address", "10.244.3.17"),
+            text("network.peer.address", "10.244.3.17"),
+            number("network.peer.port", 51_324),
+            text("envoy.cluster", "outbound|8080||orders.shop.svc.cluster.local"),
+            text("envoy.upstream_address", "10.244.1.9:8080"),
+            text("envoy.response_code_details", "via_upstream"),
+            text("meshweft.sampling.reason", "default"),
+        ],
+        ..small()
+    }
+}

@@ -106,18 +106,21 @@ impl Common {
     }
 }
 
-/// The other side: by name where the span says one, and by the address of the connection.
+/// The other side: a server by its name, where the span says one, and either by its address.
 fn remote_endpoint(out: &mut Vec<u8>, span: &Span) {
     let text = |name: &str| match span.attributes.iter().find(|own| own.key == name)?.value {
         Value::Scalar(Scalar::String(ref text)) if !text.is_empty() => Some(text.as_str()),
         _ => None,
     };
     let is_name = |text: &&str| text.parse::<IpAddr>().is_err();
-    let name = match span.kind {
-        SpanKind::Client => text("peer.service").or_else(|| text("server.address").filter(is_name)),
-        SpanKind::Server => None,
+    let (name, host, port) = match span.kind {
+        SpanKind::Client => {
+            let name = text("peer.service").or_else(|| text("server.address").filter(is_name));
+            (name, "network.peer.address", "network.peer.port")
+        }
+        SpanKind::Server => (None, "client.address", "client.port"),
     };
-    let address = text("network.peer.address").and_then(|text| text.parse::<IpAddr>().ok());
+    let address = text(host).and_then(|text| text.parse::<IpAddr>().ok());
     if name.is_none() && address.is_none() {
         return;
     }
@@ -130,7 +133,7 @@ fn remote_endpoint(out: &mut Vec<u8>, span: &Span) {
         raw(out, if name.is_some() { "," } else { "" });
         raw(out, if address.is_ipv4() { r#""ipv4":"# } else { r#""ipv6":"# });
         string(out, &address.to_string());
-        let port = span.attributes.iter().find(|own| own.key == "network.peer.port");
+        let port = span.attributes.iter().find(|own| own.key == port);
         if let Some(KeyValue { value: Value::Scalar(Scalar::Int(port @ 1..=65_535)), .. }) = port {
             raw(out, r#","port":"#);
             number(out, port.unsigned_abs());
@@ -256,21 +259,27 @@ mod tests {
 
     #[test]
     fn the_other_side() {
-        let peer = |address| {
-            vec![text("network.peer.address", address), {
-                let port = Value::Scalar(Scalar::Int(8080));
-                KeyValue { key: "network.peer.port".into(), value: port }
-            }]
+        let port = |key: &'static str| KeyValue {
+            key: key.into(),
+            value: Value::Scalar(Scalar::Int(8080)),
         };
+        let peer = |address| vec![text("network.peer.address", address), port("network.peer.port")];
+        let client = |address| vec![text("client.address", address), port("client.port")];
         let named = |name| {
             let mut attributes = peer("10.0.0.7");
+            attributes.extend(client("10.0.0.8"));
             attributes.push(text("server.address", name));
             attributes
         };
         for (kind, attributes, expected) in [
             (SpanKind::Client, vec![], Json::Null),
             (SpanKind::Client, peer("10.0.0.7"), json!({"ipv4": "10.0.0.7", "port": 8080})),
-            (SpanKind::Server, peer("fd00::7"), json!({"ipv6": "fd00::7", "port": 8080})),
+            (SpanKind::Server, client("fd00::7"), json!({"ipv6": "fd00::7", "port": 8080})),
+            (
+                SpanKind::Server,
+                vec![text("client.address", "10.0.0.7")],
+                json!({"ipv4": "10.0.0.7"}),
+            ),
             (SpanKind::Client, peer("/a/socket"), Json::Null),
             (
                 SpanKind::Client,
@@ -278,7 +287,7 @@ mod tests {
                 json!({"serviceName": "shop", "ipv4": "10.0.0.7", "port": 8080}),
             ),
             // The own name of a server is not the caller's.
-            (SpanKind::Server, named("shop"), json!({"ipv4": "10.0.0.7", "port": 8080})),
+            (SpanKind::Server, named("shop"), json!({"ipv4": "10.0.0.8", "port": 8080})),
             (SpanKind::Client, named("10.0.0.9"), json!({"ipv4": "10.0.0.7", "port": 8080})),
             (
                 SpanKind::Client,

@@ -77,6 +77,8 @@ metrics! {
     InFlightSpans = "meshweft_in_flight_spans", Gauge;
     /// Export requests sent, retries included.
     ExportRequests = "meshweft_export_requests", Counter;
+    /// Export requests that went to another collector than the first of the list.
+    ExportFailovers = "meshweft_export_failovers", Counter;
     /// Export requests that ended in a time-out.
     ExportFailuresTimeout = "meshweft_export_failures_timeout", Counter;
     /// Export requests whose connection broke.

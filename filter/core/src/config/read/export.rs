@@ -6,12 +6,17 @@ use crate::config::fields;
 use crate::config::json::Json;
 use crate::config::node::{Faults, Node, Object};
 use crate::config::text::{header_value, is_header_name};
-use crate::config::{Batch, Export, Protocol, Queue, Retry};
+use crate::config::{Batch, Collector, Compression, Export, Protocol, Queue, Retry, Scheme};
 
 pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Option<Export> {
     let protocol = object.get("protocol").and_then(|node| node.word(Protocol::NAMES, faults));
     let protocol = protocol.and_then(Protocol::from_name).unwrap_or_default();
     let path = path(object, protocol, faults);
+    let scheme = object.get("scheme").and_then(|node| node.word(Scheme::NAMES, faults));
+    let scheme = scheme.and_then(Scheme::from_name).unwrap_or_default();
+    let compression = object.get("compression");
+    let compression = compression.and_then(|node| node.word(Compression::NAMES, faults));
+    let compression = compression.and_then(Compression::from_name).unwrap_or_default();
     let headers = object.get("headers").map(|node| headers(&node, env, faults)).unwrap_or_default();
     let timeout = object.period("timeout", &fields::TIMEOUT, faults);
     let batch = batch(&object.object("batch", fields::BATCH, faults).unwrap_or_default(), faults);
@@ -19,8 +24,19 @@ pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Op
     let retry = retry(&object.object("retry", fields::RETRY, faults).unwrap_or_default(), faults);
     cross_checks(&batch, &queue, &retry, faults);
     let needs = "export needs the cluster that spans go to";
-    let (cluster, authority) = upstream(object, needs, faults)?;
-    Some(Export { protocol, cluster, path, authority, headers, timeout, batch, queue, retry })
+    let collectors = upstreams(object, true, needs, faults)?;
+    Some(Export {
+        protocol,
+        collectors,
+        path,
+        scheme,
+        headers,
+        timeout,
+        compression,
+        batch,
+        queue,
+        retry,
+    })
 }
 
 /// The cluster and the authority of requests; a cluster is needed for this `reason`.
@@ -29,18 +45,67 @@ pub(super) fn upstream(
     reason: &'static str,
     faults: &mut Faults,
 ) -> Option<(String, String)> {
+    let only = upstreams(object, false, reason, faults)?.into_iter().next()?;
+    Some((only.cluster, only.authority))
+}
+
+/// The same of one cluster or, where there may be `several`, of a list.
+fn upstreams(
+    object: &Object<'_>,
+    several: bool,
+    reason: &'static str,
+    faults: &mut Faults,
+) -> Option<Vec<Collector>> {
     let authority = object.text("authority", &fields::AUTHORITY, faults);
     let Some(node) = object.get("cluster") else {
         faults.add(step(&object.path, "cluster"), Problem::Missing { reason });
         return None;
     };
-    let (cluster, derived) = cluster(&node, faults)?;
-    let authority = authority.or(derived);
-    if authority.is_none() && object.get("authority").is_none() {
-        let reason = "the name of the cluster cannot stand for the authority of a request";
-        faults.add(step(&object.path, "authority"), Problem::Missing { reason });
+    let collectors = collectors(&node, several, authority.as_deref(), faults)?;
+    // A given authority that is not allowed has been noted.
+    if collectors.iter().any(|collector| collector.authority.is_empty()) {
+        if object.get("authority").is_none() {
+            let reason = "the name of the cluster cannot stand for the authority of a request";
+            faults.add(step(&object.path, "authority"), Problem::Missing { reason });
+        }
+        return None;
     }
-    Some((cluster, authority?))
+    Some(collectors)
+}
+
+/// One collector or several, each with the authority that is `given` for all, or its own: empty
+/// where its name cannot stand for one.
+fn collectors(
+    node: &Node<'_>,
+    several: bool,
+    given: Option<&str>,
+    faults: &mut Faults,
+) -> Option<Vec<Collector>> {
+    const ONE: &str = "is the name of a cluster, or {service, port}";
+    let (items, allowed) = match node.json {
+        Json::Array(items) if several && items.is_empty() => {
+            node.wrong_value("an empty list".to_owned(), "is at least one collector", faults);
+            return None;
+        }
+        Json::Array(_) if several => {
+            (node.items(fields::MAX_COLLECTORS, "collectors", faults), ONE)
+        }
+        _ if several => {
+            let allowed = "is the name of a cluster, or {service, port}, or a list of these";
+            (vec![node.clone()], allowed)
+        }
+        _ => (vec![node.clone()], ONE),
+    };
+    let mut collectors: Vec<Collector> = Vec::new();
+    for item in &items {
+        let (cluster, derived) = cluster(item, allowed, faults)?;
+        if collectors.iter().any(|earlier| earlier.cluster == cluster) {
+            faults.add(&*item.path, Problem::DuplicateValue { value: quoted(&cluster) });
+        }
+        let authority = given.map(str::to_owned).or(derived).unwrap_or_default();
+        collectors.push(Collector { cluster, authority });
+    }
+    (!collectors.is_empty()).then_some(collectors)
 }
 
 fn path(object: &Object<'_>, protocol: Protocol, faults: &mut Faults) -> String {
@@ -61,7 +126,11 @@ fn path(object: &Object<'_>, protocol: Protocol, faults: &mut Faults) -> String 
 }
 
 /// The cluster's name, and the authority that follows from it.
-fn cluster(node: &Node<'_>, faults: &mut Faults) -> Option<(String, Option<String>)> {
+fn cluster(
+    node: &Node<'_>,
+    allowed: &str,
+    faults: &mut Faults,
+) -> Option<(String, Option<String>)> {
     match node.json {
         Json::String(_) => {
             let name = node.text(&fields::CLUSTER, faults)?;
@@ -96,7 +165,7 @@ fn cluster(node: &Node<'_>, faults: &mut Faults) -> Option<(String, Option<Strin
             Some((format!("outbound|{port}||{service}"), Some(format!("{service}:{port}"))))
         }
         Json::Array(_) | Json::Bool(_) | Json::Null | Json::Number(_) => {
-            node.wrong_type("is the name of a cluster, or {service, port}", faults);
+            node.wrong_type(allowed, faults);
             None
         }
     }
