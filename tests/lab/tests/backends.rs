@@ -12,13 +12,15 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use meshweft_lab::app::Call;
+use meshweft_lab::backends::browser::Browser;
 use meshweft_lab::backends::jaeger::{Jaeger, Shown};
 use meshweft_lab::backends::otelcol::OtelCollector;
 use meshweft_lab::backends::otlp::{Whole, shapes};
 use meshweft_lab::backends::relay::Relay;
 use meshweft_lab::backends::zipkin::Zipkin;
 use meshweft_lab::client::{Client, Version};
-use meshweft_lab::config::{cluster, route};
+use meshweft_lab::collector::Span;
+use meshweft_lab::config::{cluster, cluster_h2, route};
 use meshweft_lab::envoy::adds_up;
 use meshweft_lab::load::flood;
 use meshweft_lab::mesh::{Options, Workload, exporting};
@@ -44,17 +46,43 @@ const SHAPE: &str = "web SERVER GET [\
     web CLIENT GET [stock SERVER GET], \
     web CLIENT GET error [stock SERVER GET error]]";
 
+/// A protocol of the filter, and the version of HTTP that it needs.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    protocol: &'static str,
+    version: Version,
+}
+
+const HTTP: Way = Way { protocol: "otlp/http", version: Version::H1 };
+const JSON: Way = Way { protocol: "otlp/http+json", version: Version::H1 };
+const GRPC: Way = Way { protocol: "otlp/grpc", version: Version::H2 };
+const ZIPKIN: Way = Way { protocol: "zipkin", version: Version::H1 };
+
+/// A relay before that port of a backend which takes the protocol.
+async fn relay(way: Way, http: SocketAddr, grpc: SocketAddr) -> Relay {
+    Relay::speaking(way.version, if way.version == Version::H2 { grpc } else { http }).await
+}
+
 /// A workload of this name that exports to `backend`.
-async fn workload(name: &str, backend: SocketAddr, more: Value, options: Options) -> Workload {
+async fn workload(
+    name: &str,
+    way: Way,
+    backend: SocketAddr,
+    more: Value,
+    options: Options,
+) -> Workload {
     let mut config = exporting(json!({
         "service": {"name": name, "namespace": "shop"},
-        "export": {"cluster": BACKEND},
+        "export": {"cluster": BACKEND, "protocol": way.protocol, "compression": "gzip"},
     }));
     for (key, value) in more.as_object().into_iter().flatten() {
         config["export"][key] = value.clone();
     }
     let mut options = options;
-    options.clusters.push(cluster(BACKEND, backend));
+    options.clusters.push(match way.version {
+        Version::H1 => cluster(BACKEND, backend),
+        Version::H2 => cluster_h2(BACKEND, backend),
+    });
     Workload::with(&config, options).await
 }
 
@@ -78,14 +106,14 @@ struct Shop {
 }
 
 impl Shop {
-    async fn open(backend: SocketAddr) -> Self {
-        let stock = workload("stock", backend, json!({}), Options::default()).await;
+    async fn open(way: Way, backend: SocketAddr) -> Self {
+        let stock = workload("stock", way, backend, json!({}), Options::default()).await;
         let options = Options {
             routes: vec![route("/stock", "stock")],
             clusters: vec![cluster("stock", stock.envoy.listener("inbound"))],
             ..Options::default()
         };
-        let web = workload("web", backend, json!({}), options).await;
+        let web = workload("web", way, backend, json!({}), options).await;
         for path in ["/stock/7", "/stock/status/503"] {
             web.app.call(Call {
                 on: "/shop".to_owned(),
@@ -95,6 +123,15 @@ impl Shop {
             });
         }
         Self { web, stock }
+    }
+
+    /// What the applications saw came from spans that are there.
+    fn every_parent_is_in(&self, written: &[Whole]) {
+        let written: BTreeSet<_> = written.iter().map(|span| hex(&span.span.span_id)).collect();
+        for seen in self.web.app.seen().iter().chain(&self.stock.app.seen()) {
+            let parent = seen.one("traceparent").split('-').nth(2).unwrap_or_default().to_owned();
+            assert!(written.contains(&parent), "{parent} is not a span's id");
+        }
     }
 
     /// Sends all requests of a flood and waits until their spans are delivered.
@@ -173,41 +210,105 @@ fn as_jaeger(span: Whole) -> Whole {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_collector_writes_every_kind_of_span_as_it_went_in() {
     let collector = OtelCollector::start().await;
-    let relay = Relay::before(collector.http()).await;
-    let lab = workload("kinds", relay.address(), json!({}), Options::default()).await;
-    let expected = every_kind(&lab).await;
-    delivered(&lab, expected.len()).await;
-    let written = collector.written(expected.len()).await;
-    assert_eq!(written, relay.taken());
-    assert_eq!(labels(&written), expected);
-    for span in &written {
-        assert!(span.schema_urls.iter().all(|url| url.starts_with("https://")), "{span:#?}");
+    let mut before = 0;
+    for way in [HTTP, JSON, GRPC] {
+        let relay = relay(way, collector.http(), collector.grpc()).await;
+        let lab = workload("kinds", way, relay.address(), json!({}), Options::default()).await;
+        let expected = every_kind(&lab).await;
+        delivered(&lab, expected.len()).await;
+        before += expected.len();
+        let ids: BTreeSet<_> = relay.told().into_iter().map(|span| span.span_id).collect();
+        let mut written = collector.written(before).await;
+        written.retain(|span| ids.contains(&hex(&span.span.span_id)));
+        assert_eq!(written, relay.taken(), "{way:?}");
+        assert_eq!(labels(&written), expected);
+        for span in &written {
+            assert!(span.schema_urls.iter().all(|url| url.starts_with("https://")), "{span:#?}");
+        }
+        let found = written.iter().find(|span| {
+            span.span.kind().as_str_name() == "SPAN_KIND_CLIENT"
+                && span.attribute("http.response.status_code") == Some(&Any::IntValue(404))
+        });
+        let span = found.expect("a number is a number");
+        assert_eq!(span.attribute("error.type"), Some(&Any::StringValue("404".to_owned())));
+        lab.envoy.stop().await;
     }
-    let found = written.iter().find(|span| {
-        span.span.kind().as_str_name() == "SPAN_KIND_CLIENT"
-            && span.attribute("http.response.status_code") == Some(&Any::IntValue(404))
-    });
-    let span = found.expect("a number is a number");
-    assert_eq!(span.attribute("error.type"), Some(&Any::StringValue("404".to_owned())));
-    lab.envoy.stop().await;
     collector.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_collector_writes_ten_thousand_spans_in_their_trees() {
+/// A flood through `way`: what is written equals what went in.
+async fn the_collector_takes_a_flood(way: Way) {
     let collector = OtelCollector::start().await;
-    let relay = Relay::before(collector.http()).await;
-    let shop = Shop::open(relay.address()).await;
+    let relay = relay(way, collector.http(), collector.grpc()).await;
+    let shop = Shop::open(way, relay.address()).await;
     shop.flood().await;
     let written = collector.written(SPANS).await;
     assert_eq!(written.len(), SPANS);
     assert!(written == relay.taken(), "what is written differs from what went in");
     assert_eq!(shapes(&written), BTreeMap::from([(SHAPE.to_owned(), REQUESTS)]));
-    // What the applications saw came from spans that are there.
-    let written: BTreeSet<_> = written.iter().map(|span| hex(&span.span.span_id)).collect();
-    for seen in shop.web.app.seen().iter().chain(&shop.stock.app.seen()) {
-        let parent = seen.one("traceparent").split('-').nth(2).unwrap_or_default().to_owned();
-        assert!(written.contains(&parent), "{parent} is not a span's id");
+    shop.every_parent_is_in(&written);
+    shop.close().await;
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_collector_writes_ten_thousand_spans_in_their_trees() {
+    the_collector_takes_a_flood(HTTP).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_collector_writes_ten_thousand_spans_of_json() {
+    the_collector_takes_a_flood(JSON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_collector_writes_ten_thousand_spans_of_grpc() {
+    the_collector_takes_a_flood(GRPC).await;
+}
+
+/// Zipkin's receiver makes OTLP of it, so that the two are compared by what both can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_collector_writes_ten_thousand_spans_of_zipkin() {
+    let collector = OtelCollector::start().await;
+    let relay = Relay::before(collector.zipkin()).await;
+    let shop = Shop::open(ZIPKIN, relay.address()).await;
+    shop.flood().await;
+    let written = collector.written(SPANS).await;
+    assert_eq!(written.len(), SPANS);
+    assert_eq!(shapes(&written), BTreeMap::from([(SHAPE.to_owned(), REQUESTS)]));
+    shop.every_parent_is_in(&written);
+    let told = relay.told();
+    assert_eq!(told.len(), SPANS);
+    for (written, told) in written.iter().zip(&told) {
+        let span = &written.span;
+        assert_eq!(
+            (hex(&span.trace_id), hex(&span.span_id), hex(&span.parent_span_id)),
+            (told.trace_id.clone(), told.span_id.clone(), told.parent_id.clone())
+        );
+        assert_eq!(
+            (span.start_time_unix_nano, span.end_time_unix_nano, &span.name, &span.trace_state),
+            (told.start, told.end, &told.name, &told.trace_state)
+        );
+        for (name, value) in &told.attributes {
+            // What the receiver makes a field of is no attribute any more.
+            if ["error", "otel.status_code", "w3c.tracestate"].contains(&name.as_str())
+                || name.starts_with("otel.scope.")
+            {
+                continue;
+            }
+            let kept = written.attribute(name).or_else(|| written.resource_attribute(name));
+            let kept = kept.map(|kept| match kept {
+                Any::StringValue(text) => text.clone(),
+                Any::IntValue(value) => value.to_string(),
+                Any::DoubleValue(value) => value.to_string(),
+                Any::BoolValue(value) => value.to_string(),
+                other => format!("{other:?}"),
+            });
+            assert_eq!(kept.as_ref(), Some(value), "{name} {written:#?}");
+        }
+        let status = written.attribute("http.response.status_code");
+        assert!(matches!(status, Some(Any::IntValue(200 | 503))), "{written:#?}");
+        assert_eq!(written.scope.name, "meshweft");
     }
     shop.close().await;
     collector.stop().await;
@@ -218,28 +319,35 @@ async fn a_collector_that_wants_a_token_gets_it_or_the_spans_are_counted_as_refu
     let collector = OtelCollector::changed(|config| {
         config["extensions"]["bearertokenauth"] = json!({"token": "from-the-environment"});
         config["service"]["extensions"] = json!(["health_check", "bearertokenauth"]);
-        config["receivers"]["otlp"]["protocols"]["http"]["auth"] =
-            json!({"authenticator": "bearertokenauth"});
+        for protocol in ["http", "grpc"] {
+            config["receivers"]["otlp"]["protocols"][protocol]["auth"] =
+                json!({"authenticator": "bearertokenauth"});
+        }
     })
     .await;
-    let relay = Relay::before(collector.http()).await;
-    for (headers, status, counter) in [
-        (json!({}), 401, "dropped_rejected"),
-        (json!({"authorization": "Bearer wrong"}), 401, "dropped_rejected"),
-        (json!({"authorization": "Bearer ${LAB_TOKEN}"}), 200, "exported"),
-    ] {
-        let export = json!({"headers": headers});
-        let lab = workload("token", relay.address(), export, Options::default()).await;
-        let client = Client::new(Version::H1);
-        let to = lab.envoy.listener("inbound");
-        assert_eq!(client.get(to, "/a", &[]).await.expect("an answer").status, 200);
-        let metrics = lab.envoy.metrics_until(|m| m.get(counter) == Some(&1) && adds_up(m)).await;
-        assert_eq!(metrics["export_requests"], 1, "not sent again: {metrics:#?}");
-        assert_eq!(relay.statuses().last(), Some(&status));
-        lab.envoy.stop().await;
+    for (way, refused, taken) in
+        [(HTTP, "401", "200"), (JSON, "401", "200"), (GRPC, "200/16", "200/0")]
+    {
+        let relay = relay(way, collector.http(), collector.grpc()).await;
+        for (headers, status, counter) in [
+            (json!({}), refused, "dropped_rejected"),
+            (json!({"authorization": "Bearer wrong"}), refused, "dropped_rejected"),
+            (json!({"authorization": "Bearer ${LAB_TOKEN}"}), taken, "exported"),
+        ] {
+            let export = json!({"headers": headers});
+            let lab = workload("token", way, relay.address(), export, Options::default()).await;
+            let client = Client::new(Version::H1);
+            let to = lab.envoy.listener("inbound");
+            assert_eq!(client.get(to, "/a", &[]).await.expect("an answer").status, 200);
+            let metrics =
+                lab.envoy.metrics_until(|m| m.get(counter) == Some(&1) && adds_up(m)).await;
+            assert_eq!(metrics["export_requests"], 1, "not sent again: {metrics:#?}");
+            assert_eq!(relay.statuses().last().map(String::as_str), Some(status));
+            lab.envoy.stop().await;
+        }
+        assert_eq!(relay.statuses(), [refused, refused, taken]);
     }
-    assert_eq!(relay.statuses(), [401, 401, 200]);
-    assert_eq!(collector.written(1).await.len(), 1);
+    assert_eq!(collector.written(3).await.len(), 3);
     collector.stop().await;
 }
 
@@ -247,35 +355,47 @@ async fn a_collector_that_wants_a_token_gets_it_or_the_spans_are_counted_as_refu
 async fn a_collector_out_of_memory_is_asked_again_until_the_patience_ends() {
     let limit = json!({"check_interval": "100ms", "limit_mib": 2, "spike_limit_mib": 1});
     // The extension stands before the receiver and says 429; the processor behind it says 503.
-    for (status, by_extension) in [(429, true), (503, false)] {
+    // In gRPC they say RESOURCE_EXHAUSTED without a pause, which is no reason to come again, and
+    // UNAVAILABLE.
+    for (way, status, by_extension) in
+        [(HTTP, "429", true), (HTTP, "503", false), (GRPC, "200/8", true), (GRPC, "200/14", false)]
+    {
         let collector = OtelCollector::changed(|config| {
             if by_extension {
                 config["extensions"]["memory_limiter"] = limit.clone();
                 config["service"]["extensions"] = json!(["health_check", "memory_limiter"]);
-                config["receivers"]["otlp"]["protocols"]["http"]["middlewares"] =
-                    json!([{"id": "memory_limiter"}]);
+                for protocol in ["http", "grpc"] {
+                    config["receivers"]["otlp"]["protocols"][protocol]["middlewares"] =
+                        json!([{"id": "memory_limiter"}]);
+                }
             } else {
                 config["processors"]["memory_limiter"] = limit.clone();
                 config["service"]["pipelines"]["traces"]["processors"] = json!(["memory_limiter"]);
             }
         })
         .await;
-        let relay = Relay::before(collector.http()).await;
+        let relay = relay(way, collector.http(), collector.grpc()).await;
         let retry = json!({"initial": "100ms", "max": "200ms", "max_elapsed": "1s"});
         let export = json!({"retry": retry});
-        let lab = workload("patient", relay.address(), export, Options::default()).await;
+        let lab = workload("patient", way, relay.address(), export, Options::default()).await;
         let to = lab.envoy.listener("inbound");
         assert_eq!(
             Client::new(Version::H1).get(to, "/a", &[]).await.expect("an answer").status,
             200
         );
-        let dropped = "dropped_retries_exhausted";
+        let again = status != "200/8";
+        let dropped = if again { "dropped_retries_exhausted" } else { "dropped_rejected" };
         let metrics = lab.envoy.metrics_until(|m| m.get(dropped) == Some(&1) && adds_up(m)).await;
         let statuses = relay.statuses();
-        assert!(statuses.len() > 1 && statuses.iter().all(|s| *s == status), "{statuses:?}");
+        assert!(statuses.iter().all(|s| *s == status), "{statuses:?}");
+        assert_eq!(statuses.len() > 1, again, "{statuses:?}");
         let tries = i64::try_from(statuses.len()).expect("few");
-        let class = format!("export_failures_status_{}xx", status / 100);
-        assert_eq!((metrics["export_requests"], metrics[&class]), (tries, tries));
+        let class = match status {
+            "429" => "export_failures_status_4xx",
+            "503" => "export_failures_status_5xx",
+            _ => "export_failures_grpc_status",
+        };
+        assert_eq!((metrics["export_requests"], metrics[class]), (tries, tries));
         lab.envoy.stop().await;
         collector.stop().await;
     }
@@ -283,27 +403,43 @@ async fn a_collector_out_of_memory_is_asked_again_until_the_patience_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jaeger_tells_every_kind_of_span_as_it_went_in() {
-    let jaeger = Jaeger::start().await;
-    let relay = Relay::before(jaeger.http()).await;
-    let lab = workload("kinds", relay.address(), json!({}), Options::default()).await;
-    let expected = every_kind(&lab).await;
-    delivered(&lab, expected.len()).await;
-    let mut stored = Vec::new();
-    for (trace_id, spans) in traces(&relay.taken()) {
-        let trace = jaeger.trace(&trace_id, spans.len()).await;
-        assert_eq!(trace, spans.into_iter().map(as_jaeger).collect::<Vec<_>>());
-        stored.extend(trace);
+    for way in [HTTP, JSON, GRPC] {
+        let jaeger = Jaeger::start().await;
+        let relay = relay(way, jaeger.http(), jaeger.grpc()).await;
+        let lab = workload("kinds", way, relay.address(), json!({}), Options::default()).await;
+        let expected = every_kind(&lab).await;
+        delivered(&lab, expected.len()).await;
+        let mut stored = Vec::new();
+        for (trace_id, spans) in traces(&relay.taken()) {
+            let trace = jaeger.trace(&trace_id, spans.len()).await;
+            assert_eq!(trace, spans.into_iter().map(as_jaeger).collect::<Vec<_>>());
+            stored.extend(trace);
+        }
+        assert_eq!(labels(&stored), expected);
+        lab.envoy.stop().await;
+        jaeger.stop().await;
     }
-    assert_eq!(labels(&stored), expected);
-    lab.envoy.stop().await;
-    jaeger.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jaeger_tells_ten_thousand_spans_in_their_trees() {
+    jaeger_takes_a_flood(HTTP).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jaeger_tells_ten_thousand_spans_of_json() {
+    jaeger_takes_a_flood(JSON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jaeger_tells_ten_thousand_spans_of_grpc() {
+    jaeger_takes_a_flood(GRPC).await;
+}
+
+async fn jaeger_takes_a_flood(way: Way) {
     let jaeger = Jaeger::start().await;
-    let relay = Relay::before(jaeger.http()).await;
-    let shop = Shop::open(relay.address()).await;
+    let relay = relay(way, jaeger.http(), jaeger.grpc()).await;
+    let shop = Shop::open(way, relay.address()).await;
     shop.flood().await;
     let taken: Vec<_> = relay.taken().into_iter().map(as_jaeger).collect();
     let stored = jaeger.traces("web", SPANS).await;
@@ -334,36 +470,61 @@ async fn jaeger_tells_ten_thousand_spans_in_their_trees() {
     jaeger.stop().await;
 }
 
-/// The filter does not speak Zipkin's format yet: spans by hand show that what is read back from
-/// the server is to be trusted.
+/// A span as Zipkin stores it: names in lower case.
+fn as_zipkin(span: &Span) -> Value {
+    let mut stored = json!({
+        "traceId": span.trace_id,
+        "id": span.span_id,
+        "kind": span.kind,
+        "name": span.name.to_lowercase(),
+        "timestamp": span.start / 1000,
+        "duration": (span.end - span.start) / 1000,
+        "localEndpoint": {"serviceName": span.service().to_lowercase()},
+        "tags": span.attributes,
+    });
+    if !span.parent_id.is_empty() {
+        stored["parentId"] = json!(span.parent_id);
+    }
+    stored
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn zipkin_tells_a_trace_and_its_dependencies() {
-    const START: u64 = 1_795_000_000_000_000;
+async fn zipkin_tells_ten_thousand_spans_and_shows_a_trace_and_its_dependencies() {
     let zipkin = Zipkin::start().await;
-    let span = |id: &str, kind: &str, service: &str, tags: Value| {
-        json!({
-            "traceId": "0af7651916cd43dd8448eb211c80319c",
-            "id": id,
-            "kind": kind,
-            "name": "get /orders",
-            "timestamp": START,
-            "duration": 2000,
-            "localEndpoint": {"serviceName": service},
-            "tags": tags,
-        })
-    };
-    let mut spans = vec![
-        span("00f067aa0ba902b7", "CLIENT", "web", json!({"error": "503"})),
-        span("00f067aa0ba902b8", "SERVER", "stock", json!({"n": "1"})),
-    ];
-    spans[1]["parentId"] = json!("00f067aa0ba902b7");
-    let client = Client::new(Version::H1);
-    let headers: [(&str, &[u8]); 1] = [("content-type", b"application/json")];
-    let body = Bytes::from(json!(spans).to_string());
-    let answer = client.send("POST", zipkin.http(), "/api/v2/spans", &headers, body).await;
-    assert_eq!(answer.expect("an answer").status, 202);
-    assert_eq!(zipkin.trace("0af7651916cd43dd8448eb211c80319c", 2).await, spans);
-    let expected = json!([{"parent": "web", "child": "stock", "callCount": 1, "errorCount": 1}]);
-    assert_eq!(zipkin.dependencies(START / 1000 + 1000).await, expected);
+    let relay = Relay::before(zipkin.http()).await;
+    let shop = Shop::open(ZIPKIN, relay.address()).await;
+    shop.flood().await;
+    let told = relay.told();
+    let mut stored = zipkin.traces(REQUESTS + 1, SPANS).await;
+    assert_eq!((told.len(), stored.len()), (SPANS, SPANS));
+    let key = |span: &Value| (span["traceId"].to_string(), span["id"].to_string());
+    stored.sort_by_key(key);
+    for (stored, told) in stored.iter_mut().zip(&told) {
+        let other = stored.as_object_mut().expect("a span").remove("remoteEndpoint");
+        // A client names the service that it calls, and either knows the other's address.
+        let other = other.unwrap_or_default();
+        assert_eq!(other["ipv4"], "127.0.0.1", "{other} {told:#?}");
+        let name = if told.kind == "CLIENT" { json!("stock") } else { Value::Null };
+        assert_eq!(other["serviceName"], name, "{other} {told:#?}");
+        assert_eq!(*stored, as_zipkin(told));
+    }
+    let last = told.iter().map(|span| span.end / 1_000_000).max().expect("a span");
+    let calls = 2 * REQUESTS;
+    assert_eq!(
+        zipkin.dependencies(last + 1000).await,
+        json!([{"parent": "web", "child": "stock", "callCount": calls, "errorCount": REQUESTS}])
+    );
+
+    let browser = Browser::find();
+    let trace = browser.open(&zipkin.trace_page(&told[0].trace_id), "zipkin-trace").await;
+    for wanted in ["Services 2", "Total Spans 5", "web: get", "stock: get"] {
+        assert!(trace.text.contains(wanted), "no {wanted:?} in the page: {}", trace.text);
+    }
+    // The graph is drawn: its names are in the picture alone, and there is none without data.
+    let empty = browser.open(&zipkin.dependency_page(1_000_000_000), "zipkin-nothing").await;
+    assert!(!empty.html.contains("<canvas"), "{}", empty.html);
+    let graph = browser.open(&zipkin.dependency_page(last + 1000), "zipkin-dependencies").await;
+    assert!(graph.html.contains("<canvas"), "{}", graph.html);
+    shop.close().await;
     zipkin.stop().await;
 }

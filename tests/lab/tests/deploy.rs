@@ -517,7 +517,7 @@ fn every_plugin_has_a_configuration_that_the_filter_takes() {
         assert_eq!(spec["failStrategy"], "FAIL_OPEN", "{file}");
         assert_eq!(spec["phase"], "AUTHN", "{file}");
         let json = serde_json::to_vec(&as_struct(&spec["pluginConfig"])).unwrap();
-        assert_eq!(parse_config(&json).export.unwrap().cluster, COLLECTOR, "{file}");
+        assert_eq!(cluster(&parse_config(&json)), COLLECTOR, "{file}");
         checked.insert(file, (spec["priority"].as_i64().unwrap(), text(&spec["match"][0]["mode"])));
     }
     let expected = [

@@ -18,6 +18,7 @@ const MAX_TRACES: usize = 10_000;
 pub struct Jaeger {
     backend: Backend,
     http: Port,
+    grpc: Port,
     query: Port,
     _query_grpc: Port,
 }
@@ -36,13 +37,13 @@ pub struct Shown {
 }
 
 impl Jaeger {
-    /// Starts one that takes OTLP/HTTP.
+    /// Starts one that takes OTLP over HTTP and in gRPC.
     ///
     /// # Panics
     /// If it does not come up; the message has its log.
     pub async fn start() -> Self {
-        let (http, health, query, query_grpc) =
-            (Port::any(), Port::any(), Port::any(), Port::any());
+        let (http, grpc, health, query, query_grpc) =
+            (Port::any(), Port::any(), Port::any(), Port::any(), Port::any());
         let config = json!({
             "extensions": {
                 "healthcheckv2": {"use_v2": true, "http": {"endpoint": health.text()}},
@@ -53,7 +54,10 @@ impl Jaeger {
                     "grpc": {"endpoint": query_grpc.text()},
                 },
             },
-            "receivers": {"otlp": {"protocols": {"http": {"endpoint": http.text()}}}},
+            "receivers": {"otlp": {"protocols": {
+                "http": {"endpoint": http.text()},
+                "grpc": {"endpoint": grpc.text()},
+            }}},
             "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
             "service": {
                 "extensions": ["jaeger_storage", "jaeger_query", "healthcheckv2"],
@@ -66,13 +70,19 @@ impl Jaeger {
         });
         let program = program("MESHWEFT_JAEGER");
         let backend = Backend::configured(&program, &config, (&health, "/status")).await;
-        Self { backend, http, query, _query_grpc: query_grpc }
+        Self { backend, http, grpc, query, _query_grpc: query_grpc }
     }
 
     /// Where it takes OTLP/HTTP.
     #[must_use]
     pub const fn http(&self) -> SocketAddr {
         self.http.address
+    }
+
+    /// Where it takes OTLP/gRPC.
+    #[must_use]
+    pub const fn grpc(&self) -> SocketAddr {
+        self.grpc.address
     }
 
     /// The services that it knows.

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use crate::client::{Client, Version};
 use crate::process::{GLANCE, PATIENCE, Process, named};
 
+pub mod browser;
 pub mod jaeger;
 pub mod otelcol;
 pub mod otlp;

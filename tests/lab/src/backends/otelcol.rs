@@ -18,10 +18,12 @@ const FILE: &str = "spans.jsonl";
 pub struct OtelCollector {
     backend: Backend,
     http: Port,
+    grpc: Port,
+    zipkin: Port,
 }
 
 impl OtelCollector {
-    /// Starts one that takes everything over OTLP/HTTP.
+    /// Starts one that takes everything over OTLP/HTTP, OTLP/gRPC and Zipkin's second format.
     pub async fn start() -> Self {
         Self::changed(|_| {}).await
     }
@@ -31,17 +33,24 @@ impl OtelCollector {
     /// # Panics
     /// If it does not come up; the message has its log.
     pub async fn changed(change: impl FnOnce(&mut Value)) -> Self {
-        let (http, health) = (Port::any(), Port::any());
+        let (http, grpc, zipkin, health) = (Port::any(), Port::any(), Port::any(), Port::any());
         let mut config = json!({
             "extensions": {"health_check": {"endpoint": health.text()}},
-            "receivers": {"otlp": {"protocols": {"http": {"endpoint": http.text()}}}},
+            "receivers": {
+                "otlp": {"protocols": {
+                    "http": {"endpoint": http.text()},
+                    "grpc": {"endpoint": grpc.text()},
+                }},
+                // Zipkin's values are texts: those that look like something else become that.
+                "zipkin": {"endpoint": zipkin.text(), "parse_string_tags": true},
+            },
             "processors": {},
             "exporters": {"file": {"path": FILE, "flush_interval": "100ms"}},
             "service": {
                 "extensions": ["health_check"],
                 "telemetry": {"metrics": {"level": "none"}},
                 "pipelines": {"traces": {
-                    "receivers": ["otlp"],
+                    "receivers": ["otlp", "zipkin"],
                     "processors": [],
                     "exporters": ["file"],
                 }},
@@ -50,13 +59,25 @@ impl OtelCollector {
         change(&mut config);
         let program = program("MESHWEFT_OTELCOL");
         let backend = Backend::configured(&program, &config, (&health, "/")).await;
-        Self { backend, http }
+        Self { backend, http, grpc, zipkin }
     }
 
     /// Where it takes OTLP/HTTP.
     #[must_use]
     pub const fn http(&self) -> SocketAddr {
         self.http.address
+    }
+
+    /// Where it takes OTLP/gRPC.
+    #[must_use]
+    pub const fn grpc(&self) -> SocketAddr {
+        self.grpc.address
+    }
+
+    /// Where it takes Zipkin's second format.
+    #[must_use]
+    pub const fn zipkin(&self) -> SocketAddr {
+        self.zipkin.address
     }
 
     /// Waits until it has written this many spans and gives all.

@@ -29,6 +29,12 @@ impl Whole {
         value(&self.span.attributes, key)
     }
 
+    /// An attribute's value of the resource, with its type.
+    #[must_use]
+    pub fn resource_attribute(&self, key: &str) -> Option<&Value> {
+        value(&self.resource.attributes, key)
+    }
+
     /// `service.name`.
     #[must_use]
     pub fn service(&self) -> &str {

@@ -2,28 +2,53 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::otlp::{Whole, spans};
-use crate::client::{Client, Version};
+use crate::client::{Answer, Client, Version};
+use crate::collector::{Span, decode};
 
 /// What the backend must see of a request, and the exporter of an answer.
-const PASSED: [&str; 3] = ["content-type", "authorization", "retry-after"];
+const PASSED: [&str; 9] = [
+    "content-type",
+    "content-encoding",
+    "authorization",
+    "retry-after",
+    "te",
+    "grpc-encoding",
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+];
 
-/// An export and the status that it was answered with.
-type Passed = (u16, ExportTraceServiceRequest);
+/// An export, and how it was answered.
+#[derive(Debug)]
+struct Passed {
+    status: u16,
+    /// The status of gRPC, where it is spoken.
+    code: Option<String>,
+    spans: Vec<Span>,
+    /// The same in the official types, where it was OTLP.
+    export: Option<ExportTraceServiceRequest>,
+}
+
+impl Passed {
+    fn was_taken(&self) -> bool {
+        (200..300).contains(&self.status) && self.code.as_deref().is_none_or(|code| code == "0")
+    }
+}
 
 /// A relay; it stops when dropped.
 #[derive(Debug)]
@@ -34,15 +59,21 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay before this address.
+    /// A relay before this address, which speaks HTTP/1.1.
+    pub async fn before(backend: SocketAddr) -> Self {
+        Self::speaking(Version::H1, backend).await
+    }
+
+    /// A relay before this address, which speaks this version.
     ///
     /// # Panics
     /// If no port can be had.
-    pub async fn before(backend: SocketAddr) -> Self {
+    pub async fn speaking(version: Version, backend: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let passed = Arc::default();
-        let server = tokio::spawn(serve(listener, backend, Arc::clone(&passed)));
+        let client = Client::new(version);
+        let server = tokio::spawn(serve(listener, client, backend, Arc::clone(&passed)));
         Self { address, passed, server }
     }
 
@@ -55,15 +86,29 @@ impl Relay {
     /// The spans of all exports that the backend has taken, by trace and span id.
     #[must_use]
     pub fn taken(&self) -> Vec<Whole> {
-        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        spans(passed.iter().filter(|(status, _)| *status == 200).map(|(_, e)| e.clone()).collect())
+        let passed = lock(&self.passed);
+        let taken = passed.iter().filter(|passed| passed.was_taken());
+        spans(taken.filter_map(|passed| passed.export.clone()).collect())
     }
 
-    /// What the backend has answered so far.
+    /// The same as every protocol can tell it.
     #[must_use]
-    pub fn statuses(&self) -> Vec<u16> {
-        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        passed.iter().map(|(status, _)| *status).collect()
+    pub fn told(&self) -> Vec<Span> {
+        let passed = lock(&self.passed);
+        let taken = passed.iter().filter(|passed| passed.was_taken());
+        let mut spans: Vec<_> = taken.flat_map(|passed| passed.spans.clone()).collect();
+        spans.sort_by(|a, b| (&a.trace_id, &a.span_id).cmp(&(&b.trace_id, &b.span_id)));
+        spans
+    }
+
+    /// What the backend has answered so far, a status of gRPC after that of HTTP.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<String> {
+        let status = |passed: &Passed| match &passed.code {
+            Some(code) => format!("{}/{code}", passed.status),
+            None => passed.status.to_string(),
+        };
+        lock(&self.passed).iter().map(status).collect()
     }
 }
 
@@ -73,8 +118,16 @@ impl Drop for Relay {
     }
 }
 
-async fn serve(listener: TcpListener, backend: SocketAddr, passed: Arc<Mutex<Vec<Passed>>>) {
-    let client = Client::new(Version::H1);
+fn lock(passed: &Mutex<Vec<Passed>>) -> MutexGuard<'_, Vec<Passed>> {
+    passed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(
+    listener: TcpListener,
+    client: Client,
+    backend: SocketAddr,
+    passed: Arc<Mutex<Vec<Passed>>>,
+) {
     // Dropping the set ends all connections with this task.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
@@ -96,22 +149,35 @@ async fn pass(
     client: &Client,
     backend: SocketAddr,
     passed: &Mutex<Vec<Passed>>,
-) -> Response<Full<Bytes>> {
+) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let export = ExportTraceServiceRequest::decode(body.clone()).expect("an export");
+    let (_, decoded) = decode::request(&parts, &body).expect("an export");
     let header = |name| Some((name, parts.headers.get(name)?.as_bytes()));
     let headers: Vec<_> = PASSED.into_iter().filter_map(header).collect();
     let sent = client.send(parts.method.as_str(), backend, parts.uri.path(), &headers, body);
     // A backend that is gone looks so to the exporter.
     let mut answer = sent.await.unwrap_or_default();
     answer.status = if answer.status == 0 { 502 } else { answer.status };
-    let mut response = Response::builder().status(answer.status);
-    for name in PASSED {
-        if let Some(value) = answer.header(name) {
-            response = response.header(name, value);
-        }
-    }
-    passed.lock().unwrap_or_else(PoisonError::into_inner).push((answer.status, export));
-    response.body(Full::new(answer.body.into())).unwrap_or_default()
+    let Answer { status, headers, body, trailers } = answer;
+    let all = headers.iter().chain(&trailers);
+    let code = all.clone().find(|(name, _)| name == "grpc-status");
+    let code = code.map(|(_, code)| String::from_utf8_lossy(code).into_owned());
+    lock(passed).push(Passed { status, code, spans: decoded.spans, export: decoded.export });
+    let mut response = Response::new(());
+    *response.status_mut() = status.try_into().expect("a status");
+    *response.headers_mut() = map(&headers);
+    let trailers = (!trailers.is_empty()).then(|| Ok(map(&trailers)));
+    let body = Full::new(Bytes::from(body)).with_trailers(async move { trailers });
+    response.map(|()| body.boxed_unsync())
+}
+
+/// Those of `pairs` that are passed on.
+fn map(pairs: &[(String, Vec<u8>)]) -> HeaderMap {
+    let passed = pairs.iter().filter(|(name, _)| PASSED.contains(&name.as_str()));
+    let pair = |(name, value): &(String, Vec<u8>)| {
+        let name = HeaderName::try_from(name).expect("a name");
+        (name, HeaderValue::from_bytes(value).expect("a value"))
+    };
+    passed.map(pair).collect()
 }

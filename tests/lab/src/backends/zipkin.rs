@@ -43,18 +43,18 @@ impl Zipkin {
         self.http.address
     }
 
-    /// Waits until a trace has this many spans and gives them, in JSON, by id.
+    /// Waits until all its traces have this many spans together and gives them, in JSON.
     ///
     /// # Panics
     /// If they do not come.
-    pub async fn trace(&self, trace_id: &str, count: usize) -> Vec<Value> {
-        let path = format!("/api/v2/trace/{trace_id}");
+    pub async fn traces(&self, limit: usize, count: usize) -> Vec<Value> {
+        let path = format!("/api/v2/traces?limit={limit}&lookback=86400000");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let answer = self.backend.json(&self.http, &path).await;
-            let mut spans = answer.and_then(|a| a.as_array().cloned()).unwrap_or_default();
+            let answer = self.backend.json(&self.http, &path).await.expect("traces");
+            let traces = answer.as_array().into_iter().flatten();
+            let spans: Vec<_> = traces.filter_map(Value::as_array).flatten().cloned().collect();
             if spans.len() >= count {
-                spans.sort_by_key(|span| span["id"].to_string());
                 return spans;
             }
             let log = || self.backend.log();
@@ -70,6 +70,19 @@ impl Zipkin {
     pub async fn dependencies(&self, end: u64) -> Value {
         let path = format!("/api/v2/dependencies?endTs={end}");
         self.backend.json(&self.http, &path).await.expect("dependencies")
+    }
+
+    /// Its page about a trace.
+    #[must_use]
+    pub fn trace_page(&self, trace_id: &str) -> String {
+        format!("http://{}/zipkin/traces/{trace_id}", self.http.address)
+    }
+
+    /// Its page about the dependencies of the day up to `end`, in milliseconds since 1970.
+    #[must_use]
+    pub fn dependency_page(&self, end: u64) -> String {
+        let start = end.saturating_sub(86_400_000);
+        format!("http://{}/zipkin/dependency?startTime={start}&endTime={end}", self.http.address)
     }
 
     /// Ends it and waits.

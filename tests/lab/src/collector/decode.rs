@@ -26,7 +26,7 @@ const ZIPKIN: &str = "/api/v2/spans";
 
 /// The protocol of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Speaks {
+pub(crate) enum Speaks {
     Grpc,
     Json,
     Protobuf,
@@ -35,7 +35,7 @@ pub(super) enum Speaks {
 
 impl Speaks {
     /// The status of a success.
-    pub(super) const fn success(self) -> u16 {
+    pub(crate) const fn success(self) -> u16 {
         match self {
             Self::Zipkin => 202,
             Self::Grpc | Self::Json | Self::Protobuf => 200,
@@ -45,10 +45,10 @@ impl Speaks {
 
 /// What a request has told.
 #[derive(Debug)]
-pub(super) struct Decoded {
-    pub(super) spans: Vec<Span>,
+pub(crate) struct Decoded {
+    pub(crate) spans: Vec<Span>,
     /// The same in the official types, where there are such.
-    pub(super) export: Option<ExportTraceServiceRequest>,
+    pub(crate) export: Option<ExportTraceServiceRequest>,
 }
 
 impl From<ExportTraceServiceRequest> for Decoded {
@@ -58,7 +58,7 @@ impl From<ExportTraceServiceRequest> for Decoded {
 }
 
 /// What a protocol asks of a request, or the status that says what it lacks.
-pub(super) fn request(parts: &Parts, body: &Bytes) -> Result<(Speaks, Decoded), u16> {
+pub(crate) fn request(parts: &Parts, body: &Bytes) -> Result<(Speaks, Decoded), u16> {
     let header = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
     if parts.method != Method::POST {
         return Err(405);

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-mod decode;
+pub(crate) mod decode;
 mod encode;
 
 /// How long spans may take to arrive.
