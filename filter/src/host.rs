@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use meshweft_core::Exchange;
+use meshweft_core::config::CelError;
 use meshweft_core::model::{
     HeaderEdit, Headers, MetricKind, MonoNanos, Shared, SharedError, UnixNanos,
 };
@@ -36,6 +37,48 @@ impl Exchange for Current {
             .into_iter()
             .find_map(|map| header(map, name))
     }
+
+    fn evaluate(&self, expression: u32) -> Option<bool> {
+        // A boolean is one byte; an expression may give something else.
+        match *foreign("expr_evaluate", &expression.to_le_bytes()).ok()? {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// Compiles an expression of CEL for the root context that is current, and gives its name.
+pub(crate) fn compile(expression: &str) -> Result<u32, CelError> {
+    const BAD_ARGUMENT: u32 = 2;
+    match foreign("expr_create", expression.as_bytes()) {
+        Ok(token) => token.try_into().map(u32::from_le_bytes).map_err(|_| CelError::Unsupported),
+        Err(BAD_ARGUMENT) => Err(CelError::NotCompiled),
+        Err(_) => Err(CelError::Unsupported),
+    }
+}
+
+/// Forgets an expression.
+pub(crate) fn forget(expression: u32) {
+    let _ = foreign("expr_delete", &expression.to_le_bytes());
+}
+
+/// Calls a function that the host has beside the ABI; gives its answer or its status.
+fn foreign(name: &str, argument: &[u8]) -> Result<Vec<u8>, u32> {
+    answer_of(|data, size| {
+        let (name, argument) = (name.as_bytes(), argument);
+        // SAFETY: the slices outlive the call; the others point to locals of `answer_of`.
+        unsafe {
+            proxy_call_foreign_function(
+                name.as_ptr(),
+                name.len(),
+                argument.as_ptr(),
+                argument.len(),
+                data,
+                size,
+            )
+        }
+    })
 }
 
 /// What all workers of the process have in common.
@@ -254,17 +297,23 @@ const OK: u32 = 0;
 
 /// What a call leaves in memory that it had the SDK's `proxy_on_memory_allocate` allocate.
 fn read(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    answer_of(call).ok()
+}
+
+/// The same, or the status of a call that gave nothing.
+fn answer_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u8>, u32> {
     let mut data = core::ptr::null_mut();
     let mut size = 0;
-    if call(&raw mut data, &raw mut size) != OK {
-        return None;
+    let status = call(&raw mut data, &raw mut size);
+    if status != OK {
+        return Err(status);
     }
     if data.is_null() || size == 0 {
-        return Some(Vec::new());
+        return Ok(Vec::new());
     }
     // SAFETY: the ABI hands over a block of `size` bytes, made as a boxed slice by the SDK's
     // allocation function, which nobody else will free.
-    Some(unsafe { Vec::from_raw_parts(data, size, size) })
+    Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
 #[link(wasm_import_module = "env")]
@@ -275,6 +324,14 @@ unsafe extern "C" {
         name_size: usize,
         value: *const u8,
         value_size: usize,
+    ) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_size: usize,
+        argument: *const u8,
+        argument_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
     ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, size: usize, handle: *mut u32) -> u32;
     fn proxy_done() -> u32;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use meshweft_core::config::Config;
+use meshweft_core::config::{Config, ConfigError};
 use meshweft_core::export::{self, Answer, CallId, Outcome};
 use meshweft_core::model::{Metric, MetricId, MetricKind};
 use meshweft_core::plugin::Plugin;
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
 pub(crate) struct Root {
     instance: Option<Instance>,
     metrics: Vec<(MetricId, MetricKind, u32)>,
+    /// The expressions that the host has compiled for the configuration.
+    expressions: Vec<u32>,
     /// The host's names of the attempts that are under way.
     calls: Vec<(u32, CallId)>,
     /// The same of the question to the server of remote sampling.
@@ -85,7 +87,7 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
-        match Config::parse(&host::configuration(), &host::environment) {
+        match self.read() {
             Ok(config) => {
                 self.start(config);
                 true
@@ -139,6 +141,24 @@ impl RootContext for Root {
 }
 
 impl Root {
+    /// Reads the configuration, and has its expressions compiled in place of those before.
+    fn read(&mut self) -> Result<Config, ConfigError> {
+        let mut config = Config::parse(&host::configuration(), &host::environment)?;
+        let mut compiled = Vec::new();
+        let outcome = config.compile(&mut |expression| {
+            let token = host::compile(expression)?;
+            compiled.push(token);
+            Ok(token)
+        });
+        let unused = match outcome {
+            Ok(()) => core::mem::replace(&mut self.expressions, compiled),
+            // The instance that is there goes on with its own.
+            Err(_) => compiled,
+        };
+        unused.into_iter().for_each(host::forget);
+        outcome.map(|()| config)
+    }
+
     fn start(&mut self, config: Config) {
         self.calls.clear();
         self.poll = None;

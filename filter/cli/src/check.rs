@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use meshweft_core::config::Config;
 
-use crate::input::{Variables, read};
+use crate::input::{Variables, compile, read};
 use crate::{INVALID, TROUBLE};
 
 /// What is said of a manifest after its errors.
@@ -28,7 +28,12 @@ pub(crate) fn check(
                 code = code.max(TROUBLE);
             }
             Ok(text) => match Config::check(&text, &|name| variables.get(name)) {
-                Ok(_) => writeln!(out, "{name}: ok")?,
+                Ok(mut config) => {
+                    writeln!(out, "{name}: ok")?;
+                    if let Some(note) = compile(&mut config) {
+                        writeln!(out, "{name}: {note}")?;
+                    }
+                }
                 Err(errors) => {
                     for error in errors {
                         writeln!(out, "{name}: {error}")?;

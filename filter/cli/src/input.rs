@@ -51,7 +51,12 @@ pub(crate) fn read_config(
         }
     };
     match Config::check(&text, &|name| Variables::Assumed.get(name)) {
-        Ok(config) => Ok(Ok((config, text))),
+        Ok(mut config) => {
+            if let Some(note) = compile(&mut config) {
+                writeln!(err, "{name}: {note}")?;
+            }
+            Ok(Ok((config, text)))
+        }
         Err(errors) => {
             for error in errors {
                 writeln!(err, "{name}: {error}")?;
@@ -59,6 +64,23 @@ pub(crate) fn read_config(
             Ok(Err(INVALID))
         }
     }
+}
+
+/// Names the expressions of `config` by their places in its list, as a host would that compiles
+/// them; says of those that there are what this tool cannot say.
+pub(crate) fn compile(config: &mut Config) -> Option<String> {
+    let mut count = 0_u32;
+    // Nothing is refused here.
+    let _ = config.compile(&mut |_| {
+        count = count.saturating_add(1);
+        Ok(count.saturating_sub(1))
+    });
+    (count > 0).then(|| {
+        format!(
+            "{count} cel: only Envoy compiles and evaluates it, so that it is not checked here, \
+             and unknown where explain is not told of it by --cel"
+        )
+    })
 }
 
 #[cfg(test)]

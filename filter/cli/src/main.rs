@@ -35,6 +35,9 @@ Options of explain:
   --header 'NAME: VALUE'           one more header of the request
   --source SOURCE                  the peer: an address, or a URI of its certificate
   --direction inbound|outbound     direction of the listener, for the mode auto
+  --cel 'true|false: EXPRESSION'   whether an expression holds, which only Envoy can
+                                   evaluate; unknown without it, and then its rule
+                                   is for no request
   --property NAME=VALUE            a property of Envoy, such as xds.route_name=r
   --trace-id ID                    the id of a new trace, for an answer that is always
                                    the same; without it ids are random

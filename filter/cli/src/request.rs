@@ -17,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(String, String)>,
     /// By their paths, joined by dots; the last of a path counts.
     pub(crate) properties: Vec<(String, Vec<u8>)>,
+    /// Whether expressions hold, by their places among those of the configuration.
+    pub(crate) expressions: Vec<Option<bool>>,
 }
 
 impl Request {
@@ -41,6 +43,10 @@ impl Exchange for Request {
         let path = path.join(".");
         let property = self.properties.iter().rfind(|(known, _)| *known == path);
         property.map(|(_, value)| value.clone())
+    }
+
+    fn evaluate(&self, expression: u32) -> Option<bool> {
+        *self.expressions.get(usize::try_from(expression).ok()?)?
     }
 }
 

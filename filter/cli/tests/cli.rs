@@ -62,6 +62,19 @@ fn valid_files_are_ok() {
 }
 
 #[test]
+fn what_only_envoy_can_check_is_named() {
+    let rules = r#"{"sampling": {"rules": [{"name": "a", "match": {"cel": "a =="}}]}}"#;
+    let file = File::new("valid-cel", rules);
+    let output = meshweft(&["check", file.name()]).output().unwrap();
+    let name = file.name();
+    let expected = format!(
+        "{name}: ok\n{name}: 1 cel: only Envoy compiles and evaluates it, so that it is not checked \
+         here, and unknown where explain is not told of it by --cel\n"
+    );
+    says(&output, 0, &expected, "");
+}
+
+#[test]
 fn all_that_is_wrong_is_said() {
     let good = File::new("mixed-good", "{}");
     let bad = File::new("mixed-bad", r#"{"mode": "up", "sampling": {"rate": 1.5, "ruls": []}}"#);

@@ -24,7 +24,8 @@ fn explain(arguments: &[&str]) -> Output {
 fn said(config: &str, arguments: &[&str]) -> String {
     let given = ["--config", config, "--trace-id", TRACE_ID, "--now", "2026-07-01T18:00:00Z"];
     let output = explain(&[&given, arguments].concat());
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let note = String::from_utf8_lossy(&output.stderr);
+    assert!(note.is_empty() || note.starts_with(&format!("{config}: 2 cel: ")), "{note}");
     assert_eq!(output.status.code(), Some(0));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -304,6 +305,59 @@ fn wrong_usage_is_told() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
         assert_eq!(output.status.code(), Some(2));
         assert!(output.stdout.is_empty(), "{why}");
+    }
+}
+
+#[test]
+fn expressions_are_unknown_unless_told() {
+    const CEL: &str = "config-examples/cel.json";
+    let request = ["--config", CEL, "--request", "POST /upload", "--trace-id", TRACE_ID];
+    let note = "config-examples/cel.json: 2 cel: only Envoy compiles and evaluates it, so that it \
+        is not checked here, and unknown where explain is not told of it by --cel\n";
+    let of = |more: &[&str]| {
+        let output = explain(&[&request[..], more].concat());
+        assert_eq!(String::from_utf8_lossy(&output.stderr), note);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let large = "request.size > 1048576";
+    for (told, line, decision) in [
+        (
+            None,
+            "    ?    cel \"request.size > 1048576\": unknown; --cel would say\n",
+            "not sampled, because of default",
+        ),
+        (
+            Some("false"),
+            "    no   cel \"request.size > 1048576\"\n",
+            "not sampled, because of default",
+        ),
+        (
+            Some("true"),
+            "    yes  cel \"request.size > 1048576\"\n",
+            "sampled, because of rule:large",
+        ),
+    ] {
+        let value = told.map(|told| format!("{told}: {large}"));
+        let more: Vec<_> = value.iter().flat_map(|value| ["--cel", value]).collect();
+        let text = of(&more);
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains(decision), "{text}");
+        let json: Value = serde_json::from_str(&of(&[&more[..], &["--json"]].concat())).unwrap();
+        let expected = json!({"field": "cel", "asked": large, "seen": [],
+            "holds": told.map(|told| told == "true"), "within": []});
+        assert_eq!(json.pointer("/rules/0/conditions/1"), Some(&expected));
+    }
+    for (value, why) in [
+        (
+            "maybe: a",
+            "--cel 'maybe: a': must be true or false and an expression, such as 'true: a == b'",
+        ),
+        ("true: a", "--cel \"a\": the configuration has no such cel"),
+    ] {
+        let output = explain(&[&request[..], &["--cel", value]].concat());
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(err.contains(&format!("meshweft explain: {why}\n")), "{err}");
+        assert_eq!(output.status.code(), Some(2));
     }
 }
 

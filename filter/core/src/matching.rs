@@ -1,12 +1,14 @@
 //! What a configuration asks of a request: the facts that rules compare, each read when the first
 //! rule asks for it and at most once a request, since a property costs a hostcall.
 
-use core::cell::OnceCell;
+use core::cell::{Cell, OnceCell};
 use core::fmt;
 use core::net::IpAddr;
 use std::borrow::Cow;
 
-use crate::config::{Direction, Match, Mode, SourceMatcher, StringMatcher, Trust, TrustRule};
+use crate::config::{
+    Direction, Expression, Match, Mode, SourceMatcher, StringMatcher, Trust, TrustRule,
+};
 use crate::model::{Exchange, Headers, grpc_method, is_grpc};
 
 /// On which side of the workload the requests of an instance are.
@@ -64,6 +66,8 @@ const OUTBOUND: i64 = 2;
 /// One thing that a [`Match`] asks for.
 #[derive(Clone, Copy, Debug)]
 pub enum Condition<'m> {
+    /// An expression that the host evaluates.
+    Cel(&'m Expression),
     /// Of the upstream cluster's name.
     Cluster(&'m StringMatcher),
     /// Of the side of the workload.
@@ -114,6 +118,7 @@ pub fn conditions(matches: &Match) -> impl Iterator<Item = Condition<'_>> {
         matches.cluster.as_ref().map(Condition::Cluster),
         matches.source.as_ref().map(Condition::Source),
         dear.map(Condition::Not),
+        matches.cel.as_ref().map(Condition::Cel),
     ];
     free.into_iter().flatten().chain(headers).chain(others.into_iter().flatten())
 }
@@ -131,6 +136,8 @@ pub struct Facts<'a> {
     identity: OnceCell<Option<Vec<u8>>>,
     address: OnceCell<Option<Vec<u8>>>,
     workload: OnceCell<Option<Direction>>,
+    /// How many expressions could not be evaluated.
+    failed: Cell<u32>,
 }
 
 impl<'a> Facts<'a> {
@@ -149,19 +156,43 @@ impl<'a> Facts<'a> {
             identity: OnceCell::new(),
             address: OnceCell::new(),
             workload: OnceCell::new(),
+            failed: Cell::new(0),
         }
     }
 
-    /// Whether all that `matches` asks for holds.
+    /// Whether all that `matches` asks for holds; not if that cannot be said.
     #[must_use]
     pub fn fit(&self, matches: &Match) -> bool {
-        conditions(matches).all(|condition| self.holds(condition))
+        self.truth(matches) == Some(true)
     }
 
-    /// Whether one thing that a match asks for holds.
+    /// The same; `None` where it depends on an expression that cannot be evaluated.
+    fn truth(&self, matches: &Match) -> Option<bool> {
+        let mut truth = Some(true);
+        for condition in conditions(matches) {
+            match self.holds(condition) {
+                Some(true) => {}
+                Some(false) => return Some(false),
+                None => truth = None,
+            }
+        }
+        truth
+    }
+
+    /// How many expressions could not be evaluated so far.
     #[must_use]
-    pub fn holds(&self, condition: Condition<'_>) -> bool {
-        match condition {
+    pub const fn failed(&self) -> u32 {
+        self.failed.get()
+    }
+
+    /// Whether one thing that a match asks for holds; `None` where an expression cannot be
+    /// evaluated: so that a rule is for no request about which it cannot say, with `not` or
+    /// without.
+    #[must_use]
+    pub fn holds(&self, condition: Condition<'_>) -> Option<bool> {
+        Some(match condition {
+            Condition::Cel(expression) => return self.evaluate(expression),
+            Condition::Not(matches) => return self.truth(matches).map(|truth| !truth),
             Condition::Cluster(matcher) => matcher.matches(self.cluster()),
             Condition::Direction(direction) => self.direction() == direction,
             Condition::Grpc => self.is_grpc(),
@@ -170,11 +201,18 @@ impl<'a> Facts<'a> {
             Condition::Header(name, matcher) => matcher.matches(self.header(name).as_deref()),
             Condition::Host(matcher) => self.host_fits(matcher),
             Condition::Method(matcher) => matcher.matches(self.method()),
-            Condition::Not(matches) => !self.fit(matches),
             Condition::Path(matcher) => matcher.matches(self.path()),
             Condition::Route(matcher) => matcher.matches(self.route()),
             Condition::Source(matcher) => self.source_fits(matcher),
+        })
+    }
+
+    fn evaluate(&self, expression: &Expression) -> Option<bool> {
+        let holds = expression.token.and_then(|token| self.exchange.evaluate(token));
+        if holds.is_none() {
+            self.failed.set(self.failed.get().saturating_add(1));
         }
+        holds
     }
 
     /// What `condition` is compared with, for people to read: none where the request has nothing
@@ -190,7 +228,7 @@ impl<'a> Facts<'a> {
             Condition::Header(name, _) => return Vec::from_iter(self.header(name)),
             Condition::Host(_) => self.host(),
             Condition::Method(_) => self.method(),
-            Condition::Not(_) => None,
+            Condition::Cel(_) | Condition::Not(_) => None,
             Condition::Path(_) => self.path(),
             Condition::Route(_) => self.route(),
             Condition::Source(_) => {
@@ -385,6 +423,7 @@ fn asks_the_host(matches: &Match) -> bool {
         || matches.route.is_some()
         || matches.cluster.is_some()
         || matches.source.is_some()
+        || matches.cel.is_some()
         || matches.not.as_ref().is_some_and(|not| asks_the_host(not))
 }
 
@@ -727,6 +766,62 @@ mod tests {
         }
     }
 
+    /// An expression of this name holds, or does not, or cannot be evaluated.
+    struct Evaluator(Cell<u32>);
+
+    impl Exchange for Evaluator {
+        fn request_headers(&self) -> Headers {
+            Headers::default()
+        }
+        fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+            panic!("{path:?}")
+        }
+        fn evaluate(&self, expression: u32) -> Option<bool> {
+            self.0.set(self.0.get().saturating_add(1));
+            [Some(false), Some(true), None].into_iter().nth(usize::try_from(expression).unwrap())?
+        }
+    }
+
+    #[test]
+    fn a_rule_is_for_no_request_of_which_it_cannot_say() {
+        let headers: Headers = [(":method", "GET")].into_iter().collect();
+        for (matches, expected, evaluated, failed) in [
+            (r#"{"cel": "true"}"#, true, 1, 0),
+            (r#"{"cel": "false"}"#, false, 1, 0),
+            (r#"{"cel": "bad"}"#, false, 1, 1),
+            (r#"{"not": {"cel": "true"}}"#, false, 1, 0),
+            (r#"{"not": {"cel": "false"}}"#, true, 1, 0),
+            (r#"{"not": {"cel": "bad"}}"#, false, 1, 1),
+            (r#"{"not": {"not": {"cel": "bad"}}}"#, false, 1, 1),
+            // What costs nothing is asked before, and settles it.
+            (r#"{"cel": "true", "method": "PUT"}"#, false, 0, 0),
+            (r#"{"not": {"cel": "bad", "method": "PUT"}}"#, true, 0, 0),
+            (r#"{"cel": "true", "not": {"cel": "false"}}"#, true, 2, 0),
+            (r#"{"cel": "false", "not": {"cel": "bad"}}"#, false, 2, 1),
+        ] {
+            let json =
+                format!(r#"{{"sampling": {{"rules": [{{"name": "r", "match": {matches}}}]}}}}"#);
+            let mut config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+            let mut compiler = |text: &str| {
+                Ok(match text {
+                    "false" => 0,
+                    "true" => 1,
+                    _ => 2,
+                })
+            };
+            config.compile(&mut compiler).unwrap();
+            let host = Evaluator(Cell::new(0));
+            let facts = Facts::new(&headers, &host, Side::Always(Direction::Inbound));
+            assert_eq!(facts.fit(&config.sampling.rules[0].matches), expected, "{matches}");
+            assert_eq!((host.0.take(), facts.failed()), (evaluated, failed), "{matches}");
+            // Nobody has compiled it.
+            let facts = Facts::new(&headers, &host, Side::Always(Direction::Inbound));
+            let settled = matches.contains("PUT") && expected;
+            assert_eq!(facts.fit(&matching(matches)), settled, "{matches}");
+            assert_eq!(host.0.take(), 0);
+        }
+    }
+
     #[test]
     fn networks_ask_for_the_address_alone() {
         let host = Host { properties: &[(ADDRESS, b"10.0.0.1:1")], ..Host::default() };
@@ -759,7 +854,7 @@ mod tests {
             conditions(matches)
                 .map(|condition| {
                     let seen: Vec<_> = facts.seen(condition).iter().map(text).collect();
-                    (facts.holds(condition), seen.join(" "))
+                    (facts.holds(condition) == Some(true), seen.join(" "))
                 })
                 .collect()
         };

@@ -243,6 +243,7 @@ fn begin(
     let Caller { remote, decision: parent, correlation, links, trust } =
         receive(plugin, &standing, &facts, shared);
     if plugin.config().export.is_none() {
+        plugin.metrics.add(Metric::CelFailed, facts.failed().into());
         // No mark is left: another instance behind this one may have an export.
         let mut edits = onward(plugin, &standing, &facts, None);
         if trust != Trust::Continue {
@@ -256,6 +257,7 @@ fn begin(
     let ot = remote.as_ref().and_then(|remote| OtMember::of(&remote.state));
     let decision =
         plugin.sampler.decide(&facts, Origin::new(trace_id, parent, ot.as_ref()), shared);
+    plugin.metrics.add(Metric::CelFailed, facts.failed().into());
     if let Some(rule) = decision.rule {
         plugin.metrics.add_rule(rule);
     }

@@ -549,6 +549,20 @@ fn the_defaults_of_the_schema_are_those_of_the_parser() {
     assert_eq!(format!("{:?}", parsed(&config)), implied);
 }
 
+#[test]
+fn there_are_few_expressions() {
+    let rules = |count: usize| {
+        let rule = |i| json!({"name": format!("r{i}"), "match": {"cel": "a"}});
+        json!({"sampling": {"rules": (0..count).map(rule).collect::<Vec<_>>()}})
+    };
+    assert_eq!(parsed(&rules(64)).expressions().count(), 64);
+    assert_eq!(
+        parse(&rules(65)).unwrap_err(),
+        "configuration: $.sampling.rules[64].match.cel: \"a\" is not possible: allowed are at most \
+         64 expressions in the whole configuration"
+    );
+}
+
 #[cfg(not(target_family = "wasm"))]
 #[test]
 fn the_schema_agrees_with_the_parser() {

@@ -23,6 +23,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 const ADAPTIVE: &str = include_str!("../../../config-examples/adaptive.json");
 const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
+const CEL: &str = include_str!("../../../config-examples/cel.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
 const FAILURES: &str = include_str!("../../../config-examples/failures.json");
@@ -159,6 +160,51 @@ fn of_a_hundred(config: &Config, sampler: &mut Sampler, request: &str, shared: &
         sampler.decide(&facts, origin, shared).verdict == Verdict::RecordAndSample
     });
     decisions.filter(|recorded| *recorded).count()
+}
+
+/// A host to which all expressions hold.
+struct Agrees;
+
+impl Exchange for Agrees {
+    fn request_headers(&self) -> Headers {
+        Headers::default()
+    }
+    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+        panic!("{path:?}")
+    }
+    fn evaluate(&self, _: u32) -> Option<bool> {
+        Some(true)
+    }
+}
+
+#[test]
+fn cel() {
+    // Without a host that compiles them expressions do not hold.
+    check(
+        CEL,
+        &[
+            ("POST shop/upload", NONE, None, 0.995, true, "default"),
+            ("GET shop/api/a", NONE, None, 0.92, false, "default"),
+        ],
+    );
+    let mut config = config(CEL);
+    let mut compiled = Vec::new();
+    let mut compiler = |text: &str| {
+        compiled.push(text.to_owned());
+        Ok(7)
+    };
+    config.compile(&mut compiler).unwrap();
+    assert_eq!(compiled.len(), 2);
+    let mut sampler = Sampler::new(&config.sampling, "shop");
+    for (method, path, rule) in
+        [("POST", "/api/a", Some(0)), ("GET", "/api/a", Some(1)), ("GET", "/a", None)]
+    {
+        let pairs = [(":method", method), (":path", path), (":authority", "shop")];
+        let headers: Headers = pairs.into_iter().collect();
+        let facts = Facts::new(&headers, &Agrees, Side::new(config.mode, false));
+        let origin = Origin::new(id(0.92), None, None);
+        assert_eq!(sampler.decide(&facts, origin, &Local::default()).rule, rule, "{method} {path}");
+    }
 }
 
 #[test]
@@ -610,6 +656,7 @@ fn every_file_is_asked() {
         [
             "adaptive.json",
             "b3-mesh.json",
+            "cel.json",
             "debug.json",
             "edge-gateway.json",
             "failures.json",

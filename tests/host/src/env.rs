@@ -184,7 +184,7 @@ pub(crate) fn call(guest: &mut Guest<'_, '_>, name: &str, args: &[u64]) -> Answe
         // The emulated Envoy has no gRPC upstream, so that no such stream is ever open.
         "proxy_grpc_call" | "proxy_grpc_stream" => Err(Status::ParseFailure),
         "proxy_grpc_cancel" | "proxy_grpc_close" | "proxy_grpc_send" => Err(Status::BadArgument),
-        "proxy_call_foreign_function" => Err(Status::NotFound),
+        "proxy_call_foreign_function" => foreign_function(guest, &arg),
         _ => Err(Status::Unimplemented),
     }
 }
@@ -318,6 +318,42 @@ fn shared_data(guest: &mut Guest<'_, '_>, name: &str, arg: &dyn Fn(usize) -> u32
     let cas = now.unwrap_or(0).wrapping_add(1);
     data.insert(key, (value, cas));
     Ok(())
+}
+
+/// The functions of Envoy for expressions of CEL. What an expression gives is for the test to say;
+/// one with an open parenthesis is none.
+fn foreign_function(guest: &mut Guest<'_, '_>, arg: &dyn Fn(usize) -> u32) -> Answer {
+    let name = guest.read(arg(0), arg(1))?;
+    let argument = guest.read(arg(2), arg(3))?;
+    let token = |argument: &[u8]| {
+        argument.try_into().map(u32::from_le_bytes).map_err(|_| Status::BadArgument)
+    };
+    match name.as_slice() {
+        b"expr_create" => {
+            let text = String::from_utf8(argument).map_err(|_| Status::BadArgument)?;
+            if text.matches('(').count() != text.matches(')').count() {
+                return Err(Status::BadArgument);
+            }
+            let expressions = &mut guest.state().expressions;
+            let last = expressions.last_key_value().map_or(0, |(token, _)| *token);
+            let token = last.checked_add(1).ok_or(Status::InternalFailure)?;
+            expressions.insert(token, text);
+            guest.give(&token.to_le_bytes(), arg(4), arg(5))
+        }
+        b"expr_evaluate" => {
+            let token = token(&argument)?;
+            let state = guest.state();
+            let text = state.expressions.get(&token).cloned().ok_or(Status::NotFound)?;
+            let exchange = state.effective_exchange().ok_or(Status::InternalFailure)?;
+            let value = exchange.expressions.get(&text).cloned();
+            guest.give(&value.ok_or(Status::InternalFailure)?, arg(4), arg(5))
+        }
+        b"expr_delete" => {
+            guest.state().expressions.remove(&token(&argument)?);
+            Ok(())
+        }
+        _ => Err(Status::NotFound),
+    }
 }
 
 fn shared_queue(guest: &mut Guest<'_, '_>, name: &str, arg: &dyn Fn(usize) -> u32) -> Answer {

@@ -33,6 +33,8 @@ pub struct State {
     pub metric_ids: Vec<String>,
     /// Every callout that the host took, in order.
     pub callouts: Vec<Callout>,
+    /// Expressions that the host has compiled, by token.
+    pub expressions: BTreeMap<u32, String>,
     /// Shared data: value and compare-and-swap number.
     pub shared_data: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     /// Shared queues by index; the id is the index plus one.
@@ -69,6 +71,7 @@ impl Default for State {
             metrics: BTreeMap::new(),
             metric_ids: Vec::new(),
             callouts: Vec::new(),
+            expressions: BTreeMap::new(),
             shared_data: BTreeMap::new(),
             queues: Vec::new(),
             faults: BTreeMap::new(),
@@ -121,6 +124,8 @@ pub struct Exchange {
     pub properties: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Properties that the host knows only when the exchange is over.
     pub final_properties: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What expressions give, serialized, by their text; the others fail.
+    pub expressions: BTreeMap<String, Vec<u8>>,
     /// What modules set as properties; Envoy shows it in access logs under `wasm.`.
     pub filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The status of a response that the module made itself.
@@ -156,6 +161,13 @@ impl Exchange {
     #[must_use]
     pub fn with_property(mut self, segments: &[&str], value: impl AsRef<[u8]>) -> Self {
         self.properties.insert(path(segments), value.as_ref().to_vec());
+        self
+    }
+
+    /// Says what an expression gives, serialized.
+    #[must_use]
+    pub fn with_expression(mut self, text: &str, value: impl AsRef<[u8]>) -> Self {
+        self.expressions.insert(text.to_owned(), value.as_ref().to_vec());
         self
     }
 

@@ -319,6 +319,62 @@ fn templates_cost_the_same_whatever_their_number() {
     assert!(thousand * 20 <= one * 21, "{one} and {thousand}");
 }
 
+/// Rules without anything to look them up by are asked one after the other. What one more of them
+/// costs an unsampled request stays a small part of what the request costs; the README has the
+/// figures.
+#[test]
+fn a_rule_that_is_not_looked_up_costs_little() {
+    type Form = (&'static str, &'static str, fn(usize) -> String);
+    let forms: [Form; 8] = [
+        ("method", "method", |number| format!(r#""M{number}""#)),
+        ("path suffix", "path", |number| format!(r#"{{"suffix": "/resource-{number:04}"}}"#)),
+        ("path contains", "path", |number| format!(r#"{{"contains": "/r{number:04}/"}}"#)),
+        ("path glob", "path", |number| format!(r#"{{"glob": "**/r{number:04}"}}"#)),
+        ("path regex", "path", |number| format!(r#"{{"regex": "/api/v[0-9]+/r{number:04}"}}"#)),
+        ("header absent", "not", |number| {
+            format!(r#"{{"headers": {{"x-{number:04}": {{"present": false}}}}}}"#)
+        }),
+        ("direction", "direction", |_| r#""outbound""#.to_owned()),
+        ("route regex", "route", |number| format!(r#"{{"regex": "r{number}.+"}}"#)),
+    ];
+    let targets = [("shop", "/api/v1/resource-none"), ("shop", "/api/v1/resource-none/a/b/c")];
+    for (form, field, matcher) in forms {
+        let few = fuel_of_rules(0..1, field, matcher, targets);
+        let many = fuel_of_rules(0..101, field, matcher, targets);
+        for (few, many) in few.into_iter().zip(many) {
+            let each = many.saturating_sub(few) / 100;
+            eprintln!("{form}: {each} fuel for a rule, {few} for the request");
+            assert!(each * 20 <= few, "{form}: {each} of {few}");
+        }
+    }
+}
+
+/// Each expression is one call to the host, and only where all else of its rule holds.
+#[test]
+fn an_expression_costs_one_call() {
+    let rule = |number: usize, more: &str| {
+        format!(r#"{{"name": "r{number}", "rate": 1, "match": {{{more}"cel": "a == {number}"}}}}"#)
+    };
+    let config = |more: &str| {
+        let rules: Vec<_> = (0..10).map(|number| rule(number, more)).collect();
+        format!(
+            r#"{{"export": {{"cluster": "otel-collector"}},
+                "sampling": {{"rate": 0, "rules": [{}]}}}}"#,
+            rules.join(",")
+        )
+    };
+    let mut exchange = request();
+    for number in 0..10 {
+        exchange = exchange.with_expression(&format!("a == {number}"), [0]);
+    }
+    for (more, expected) in [("", 10), (r#""method": "POST", "#, 0)] {
+        let (mut host, root) = boot_with(&config(more));
+        let spent = spent(&mut host, root, more, &exchange);
+        let calls = spent.hostcalls.get("proxy_call_foreign_function").copied().unwrap_or(0);
+        assert_eq!(calls, expected, "{more}");
+    }
+}
+
 /// What requests, exports and answers take is given back.
 #[test]
 fn memory_stays_flat() {

@@ -18,6 +18,7 @@ const CONFIGURATION: &str = r#"{"export": {
     "access_log": ["trace_id", "span_id", "sampled"]},
     "sampling": {"keep": {"errors": true, "slower_than": "1ms",
         "response_flags": ["UO"]}, "limit_per_second": 100, "remote": {"cluster": "otel-collector"}, "rules": [
+        {"name": "cel", "match": {"cel": "request.size > 10"}, "rate": 1},
         {"name": "a", "match": {"headers": {"traceparent": {"present": false}}},
             "adaptive": {"target_per_second": 10, "floor_per_minute": 1}}]}}"#;
 
@@ -187,6 +188,7 @@ fn the_life_reaches_every_hostcall_of_the_adapter() {
         hostcalls(),
         [
             "proxy_add_header_map_value",
+            "proxy_call_foreign_function",
             "proxy_define_metric",
             "proxy_done",
             "proxy_get_buffer_bytes",

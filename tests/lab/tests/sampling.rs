@@ -13,7 +13,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use meshweft_lab::client::{Client, Version, raw};
 use meshweft_lab::collector::Span;
-use meshweft_lab::config::{cluster, route};
+use meshweft_lab::config::{
+    COLLECTOR, Direction, bootstrap, cluster, listener, meshweft, node, route,
+};
+use meshweft_lab::envoy::Envoy;
 use meshweft_lab::load::{flood, paced};
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::strategies::Strategies;
@@ -207,6 +210,95 @@ async fn rules_by_route_cluster_grpc_and_not() {
     let of = |name: &str| metrics.get(&format!("rule_{name}")).copied().unwrap_or(0);
     assert_eq!(names.map(of), [2, 4, 2, 2, 2, 6]);
     lab.envoy.stop().await;
+}
+
+/// What Envoy knows of a request when it comes, in its own language.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_by_expressions_of_cel() {
+    let rule = |name: &str, matches: Value| json!({"name": name, "match": matches, "rate": 1});
+    let cel = |text: &str| json!({"cel": text});
+    let config = exporting(json!({"sampling": {"rate": 0, "rules": [
+        rule("gold", cel("'x-tenant' in request.headers && request.headers['x-tenant'] == 'gold'")),
+        rule("large", cel("request.size > 1000")),
+        rule("search", cel("request.url_path.startsWith('/search') && request.query != ''")),
+        rule("cluster", cel("xds.cluster_name == 'app-h2' && request.method != 'GET'")),
+        rule("local", json!({"path": "/peer", "cel": "source.address.startsWith('127.0.0.1:') && !connection.mtls"})),
+        // The host says no more than that they failed, and `not` makes no yes of that.
+        rule("absent", json!({"path": "/absent", "cel": "request.headers['x-none'] == 'a'"})),
+        rule("not-absent", json!({"path": "/absent", "not": {"cel": "request.headers['x-none'] == 'a'"}})),
+        rule("early", json!({"path": "/early", "cel": "response.code == 200"})),
+        rule("text", json!({"path": "/text", "cel": "request.method"})),
+        rule("not", json!({"path": "/not", "not": {"cel": "request.method == 'POST'"}})),
+    ]}}));
+    let lab = Workload::start(&config).await;
+    /// Method, path, headers, length of the body; why it is recorded; expressions that failed.
+    type Case = (
+        &'static str,
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        usize,
+        Option<&'static str>,
+        i64,
+    );
+    let cases: [Case; 12] = [
+        ("GET", "/a", &[("x-tenant", "gold")], 0, Some("gold"), 0),
+        ("GET", "/a", &[("x-tenant", "silver")], 0, None, 0),
+        ("POST", "/a", &[], 2_000, Some("large"), 0),
+        ("GET", "/search?q=a", &[], 0, Some("search"), 0),
+        ("GET", "/search", &[], 0, None, 0),
+        ("GET", "/peer", &[], 0, Some("local"), 0),
+        ("GET", "/absent", &[], 0, None, 2),
+        ("GET", "/absent", &[("x-none", "a")], 0, Some("absent"), 0),
+        ("GET", "/early", &[], 0, None, 1),
+        ("GET", "/text", &[], 0, None, 1),
+        ("GET", "/not", &[], 0, Some("not"), 0),
+        ("POST", "/not", &[], 0, None, 0),
+    ];
+    let client = Client::new(Version::H1);
+    let (mut sent, mut failed) = (0, 0);
+    for (method, path, headers, size, expected, failures) in cases {
+        let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_bytes())).collect();
+        let before = lab.collector.spans().len();
+        let to = lab.envoy.listener("inbound");
+        let body = Bytes::from(vec![b'a'; size]);
+        let answer = client.send(method, to, path, &headers, body).await;
+        assert_eq!(answer.expect("an answer").status, 200, "{path}");
+        sent += 1;
+        failed += failures;
+        let spans = lab.settled(sent).await;
+        let found: Vec<_> = spans.iter().skip(before).map(reason).collect();
+        let expected: Vec<_> = expected.iter().map(|name| format!("rule:{name}")).collect();
+        assert_eq!(found, expected, "{method} {path} {headers:?}");
+        assert_eq!(lab.envoy.metric("cel_failed").await, failed, "{method} {path} {headers:?}");
+    }
+    let h2 = Client::new(Version::H2);
+    let to = lab.envoy.listener("inbound-h2");
+    h2.send("PUT", to, "/h2", &[], Bytes::new()).await.expect("an answer");
+    let spans = lab.settled(sent + 1).await;
+    assert_eq!(spans.last().map(reason), Some("rule:cluster"));
+    lab.envoy.stop().await;
+}
+
+/// Envoy does not start with an expression that it cannot compile, and its log says where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expression_that_does_not_compile_is_refused() {
+    let rule = json!({"name": "a", "match": {"cel": "request.size >"}});
+    let config = exporting(json!({"sampling": {"rules": [rule]}}));
+    let filters = vec![meshweft(&config)];
+    let listener = listener("inbound", Direction::Inbound, filters, vec![route("/", "app")], None);
+    let address = "127.0.0.1:1".parse().expect("an address");
+    let clusters = vec![cluster("app", address), cluster(COLLECTOR, address)];
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("envoy.json");
+    let bootstrap = bootstrap(node("lab"), vec![listener], clusters);
+    std::fs::write(&file, bootstrap.to_string()).expect("a file");
+    let log = Envoy::validate(&file).await.expect_err("refused");
+    assert!(
+        log.contains(
+            "meshweft: configuration: $.sampling.rules[0].match.cel: the expression does not compile"
+        ),
+        "{log}"
+    );
 }
 
 /// The time of RFC 3339, in UTC.

@@ -47,6 +47,10 @@ pub(crate) fn explain(
         Ok(both) => both,
         Err(code) => return Ok(code),
     };
+    let mut options = options;
+    if let Err(why) = options.evaluate(&config) {
+        return usage("explain", &why, err);
+    }
     let written = serde_json::from_slice(&written).unwrap_or_default();
     let explanation = Explanation::new(config, &written, &options);
     if options.json {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use meshweft_core::config::{Direction, time};
+use meshweft_core::config::{Config, Direction, time};
 use meshweft_core::model::{TraceId, UnixNanos};
 
 use crate::args::{Args, Known};
@@ -10,7 +10,7 @@ use crate::request::Request;
 
 const KNOWN: Known<'_> = Known {
     once: &["--config", "--direction", "--host", "--now", "--request", "--source", "--trace-id"],
-    often: &["--header", "--property"],
+    often: &["--cel", "--header", "--property"],
     flags: &["--json"],
     words: 0,
 };
@@ -23,6 +23,8 @@ const TOKEN: &str = "!#$%&'*+-.^_`|~";
 pub(super) struct Options {
     pub(super) config: OsString,
     pub(super) request: Request,
+    /// Texts of expressions, and whether they hold.
+    pub(super) expressions: Vec<(String, bool)>,
     /// Of a new trace; random without.
     pub(super) trace_id: Option<TraceId>,
     /// The time by which rules expire; the clock's without.
@@ -47,11 +49,29 @@ impl Options {
         let headers = args.all("--header", header)?;
         Ok(Self {
             config: config.to_owned(),
-            request: Request { method, path, host, headers, properties },
+            request: Request { method, path, host, headers, properties, ..Request::default() },
+            expressions: args.all("--cel", expression)?,
             trace_id: args.one("--trace-id", trace_id)?,
             now: args.one("--now", now)?,
             json: args.flag("--json"),
         })
+    }
+}
+
+impl Options {
+    /// Finds the expressions of `config` whose values are given.
+    ///
+    /// # Errors
+    /// Says of a value that is of no expression.
+    pub(super) fn evaluate(&mut self, config: &Config) -> Result<(), String> {
+        let of = |text: &str| self.expressions.iter().rfind(|(known, _)| known == text);
+        let values = config.expressions().map(|own| of(own.text.trim()).map(|(_, holds)| *holds));
+        self.request.expressions = values.collect();
+        let known = |text: &str| config.expressions().any(|own| own.text.trim() == text);
+        match self.expressions.iter().find(|(text, _)| !known(text)) {
+            Some((text, _)) => Err(format!("--cel {text:?}: the configuration has no such cel")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -85,6 +105,21 @@ fn property(text: &str) -> Result<(String, Vec<u8>), String> {
         return Err("must be a name and a value, such as xds.route_name=orders".to_owned());
     }
     Ok((path.to_owned(), value.into()))
+}
+
+/// Whether an expression holds, and its text.
+fn expression(text: &str) -> Result<(String, bool), String> {
+    let (value, expression) = text.split_once(':').unwrap_or_default();
+    let holds = match value.trim() {
+        "true" => true,
+        "false" => false,
+        _ => {
+            return Err(
+                "must be true or false and an expression, such as 'true: a == b'".to_owned()
+            );
+        }
+    };
+    Ok((expression.trim().to_owned(), holds))
 }
 
 /// The peer by the property in which the host would tell of it.

@@ -126,9 +126,16 @@ fn rules(rules: &[Tried], out: &mut impl Write) -> io::Result<()> {
 
 fn checks(checks: &[Check], indent: usize, out: &mut impl Write) -> io::Result<()> {
     for check in checks {
-        let holds = if check.holds { "yes" } else { "no " };
+        let holds = match check.holds {
+            Some(true) => "yes",
+            Some(false) => "no ",
+            None => "?  ",
+        };
         write!(out, "{:indent$}{holds}  {}", "", check.field)?;
-        if check.within.is_empty() {
+        if check.field == "cel" {
+            let unknown = if check.holds.is_none() { ": unknown; --cel would say" } else { "" };
+            writeln!(out, " {}{unknown}", check.asked)?;
+        } else if check.within.is_empty() {
             let seen: Vec<_> = check.seen.iter().map(|value| format!("{value:?}")).collect();
             let seen = if seen.is_empty() { "absent".to_owned() } else { seen.join(" and ") };
             writeln!(out, " {}: is {seen}", check.asked)?;

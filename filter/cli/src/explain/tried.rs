@@ -30,7 +30,8 @@ pub(super) enum Fit {
 /// A condition, and whether it holds.
 #[derive(Debug)]
 pub(super) struct Check {
-    pub(super) holds: bool,
+    /// `None` where an expression is unknown.
+    pub(super) holds: Option<bool>,
     /// The field of `match`, with dots.
     pub(super) field: String,
     /// What the configuration asks for.
@@ -100,6 +101,7 @@ fn checks(matches: &Match, facts: &Facts<'_>, written: &Value) -> Vec<Check> {
 fn wording<'w>(condition: Condition<'_>, written: &'w Value) -> (String, &'w Value) {
     let none = &Value::Null;
     let field = match condition {
+        Condition::Cel(_) => "cel",
         Condition::Cluster(_) => "cluster",
         Condition::Direction(_) => "direction",
         Condition::Grpc => "grpc",

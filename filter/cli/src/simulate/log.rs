@@ -47,6 +47,7 @@ fn logged(line: &Map<String, Value>) -> Result<Entry, &'static str> {
         pairs.into_iter().flatten().filter_map(|(name, value)| Some((name, text(Some(value))?)))
     };
     let request = Request {
+        expressions: Vec::new(),
         method: method.to_owned(),
         path: path.to_owned(),
         host: field("host").map(str::to_owned),
@@ -91,6 +92,7 @@ fn begun(span: &Value) -> Option<Entry> {
         values.map(move |value| (name.unwrap_or_default().to_owned(), value.to_owned()))
     });
     let request = Request {
+        expressions: Vec::new(),
         method: string("http.request.method")?,
         path: string("url.path")?,
         host: string("server.address"),
@@ -121,6 +123,7 @@ mod tests {
             "properties": {"xds.route_name": "r"}, "status": 200,
             "trace_id": "0af7651916cd43dd8448eb211c80319c"}"#;
         let request = Request {
+            expressions: Vec::new(),
             method: "POST".to_owned(),
             path: "/pay?x".to_owned(),
             host: Some("shop".to_owned()),
@@ -156,6 +159,7 @@ mod tests {
             spans.join(",")
         );
         let request = Request {
+            expressions: Vec::new(),
             method: "GET".to_owned(),
             path: "/a".to_owned(),
             host: Some("shop".to_owned()),

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::expression::CelError;
 use super::json::MAX_BYTES;
 
 /// Longer values are cut in messages.
@@ -22,6 +23,11 @@ pub struct ConfigError {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Problem {
+    /// An expression that the host does not take.
+    Cel {
+        /// Why.
+        reason: CelError,
+    },
     /// Two fields that do not go together.
     Conflict {
         /// The value at the path.
@@ -134,6 +140,14 @@ impl core::error::Error for ConfigError {}
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Cel { reason: CelError::NotCompiled } => f.write_str(
+                "the expression does not compile: allowed is CEL as Envoy has it (a line \
+                 \"expr_create\" of its log says why, at the level info of the logger wasm)",
+            ),
+            Self::Cel { reason: CelError::Unsupported } => f.write_str(
+                "this host evaluates no expressions: allowed is cel where Envoy has the foreign \
+                 functions expr_create and expr_evaluate",
+            ),
             Self::Conflict { value, bound, limit } => {
                 write!(f, "{value} is more than {bound}: allowed is at most {limit}")
             }

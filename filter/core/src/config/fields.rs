@@ -153,6 +153,8 @@ pub(super) const MAX_COLLECTORS: usize = 8;
 pub(super) const MAX_KEYS: usize = 64;
 /// Statuses of one list at most.
 pub(super) const MAX_STATUSES: usize = 64;
+/// Expressions at most: each is evaluated by the host, one after the other.
+pub(super) const MAX_EXPRESSIONS: usize = 64;
 /// Items of an any-of matcher at most.
 pub(super) const MAX_ANY_OF: usize = 1000;
 /// Bytes at most to which all patterns together compile: neither the VM's memory nor the time
@@ -343,6 +345,13 @@ pub(super) const PATTERN: Text = Text {
     pattern: None,
     valid: |_| true,
     allowed: "is a text of 1 to 4096 characters",
+    default: None,
+};
+pub(super) const CEL: Text = Text {
+    max: 4096,
+    pattern: None,
+    valid: |_| true,
+    allowed: "is an expression of CEL, 1 to 4096 characters",
     default: None,
 };
 /// Networks of IP addresses, roughly: the parser knows better.
@@ -697,6 +706,11 @@ pub(super) const MATCH: &[Field] = &[
     },
     object("grpc", "That it is a gRPC request; of a service, of a method.", GRPC),
     Field { name: "not", about: "What must not hold; not an empty one.", kind: Kind::Match },
+    Field {
+        name: "cel",
+        about: "An expression of CEL over Envoy's attributes, evaluated by Envoy; at most 64 in all.",
+        kind: Kind::Text(&CEL),
+    },
 ];
 
 pub(super) const GRPC: &[Field] = &[

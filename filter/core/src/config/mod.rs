@@ -5,6 +5,7 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 
 mod error;
+mod expression;
 mod fields;
 mod json;
 mod matcher;
@@ -19,6 +20,7 @@ mod template;
 mod text;
 
 pub use error::{ConfigError, Problem};
+pub use expression::{CelError, Compiler, Expression};
 pub use matcher::{Anchor, Case, End, RegexError, StringMatcher};
 pub use network::Network;
 pub use pattern::Pattern;
@@ -313,6 +315,8 @@ pub struct Match {
     pub grpc: Option<GrpcMatch>,
     /// What must not hold.
     pub not: Option<Box<Self>>,
+    /// What the host evaluates.
+    pub cel: Option<Expression>,
 }
 
 /// Which gRPC requests a rule is for; none given matches all gRPC requests.
@@ -467,6 +471,21 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Vec<ConfigError>> {
         read::config(json, env)
+    }
+
+    /// Has the host compile all expressions; without that none of them holds, nor does its `not`.
+    ///
+    /// # Errors
+    /// Says which expression the host has not compiled, and why.
+    pub fn compile(&mut self, compiler: &mut Compiler<'_>) -> Result<(), ConfigError> {
+        self.propagation.trust.iter_mut().try_for_each(|rule| rule.matches.compile(compiler))?;
+        self.sampling.rules.iter_mut().try_for_each(|rule| rule.matches.compile(compiler))
+    }
+
+    /// All expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let trust = self.propagation.trust.iter().flat_map(|rule| rule.matches.expressions());
+        trust.chain(self.sampling.rules.iter().flat_map(|rule| rule.matches.expressions()))
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Faults {
     errors: Vec<ConfigError>,
     /// What the patterns so far have compiled to, in bytes.
     pub compiled: usize,
+    /// How many expressions of CEL there are so far.
+    pub expressions: usize,
 }
 
 impl Faults {

@@ -16,7 +16,7 @@ use super::text::NAME_PATTERN;
 /// another, need one another or exclude one another, unique names of rules, items of
 /// `propagation.trust` that are never asked, an empty `not`, templates that match the same paths,
 /// that an attribute has one source, names of credentials, where a matched path begins, what a
-/// peer can be, days that a month does not have, the syntax and the size of a regex, environment
+/// peer can be, days that a month does not have, the syntax and the size of a regex, how many expressions there are and whether they compile, environment
 /// variables, duplicate keys.
 #[must_use]
 pub fn schema() -> Value {

@@ -20,6 +20,13 @@ pub trait Exchange {
         None
     }
 
+    /// Whether an expression holds that the host has compiled under this name; `None` if the host
+    /// cannot say.
+    fn evaluate(&self, expression: u32) -> Option<bool> {
+        let _ = expression;
+        None
+    }
+
     /// A property that is UTF-8 text; an empty one is absent.
     fn text(&self, path: &[&str]) -> Option<String> {
         self.property(path)

@@ -115,6 +115,8 @@ metrics! {
     CorrelationNeverForwarded = "meshweft_correlation_never_forwarded", Gauge;
     /// Requests whose `x-request-id` says that a native tracer decides about them.
     NativeTracerSeen = "meshweft_native_tracer_seen", Counter;
+    /// Expressions of CEL that failed, or gave something else than true or false.
+    CelFailed = "meshweft_cel_failed", Counter;
     /// Questions to the server of remote sampling.
     RemoteRequests = "meshweft_remote_requests", Counter;
     /// Those that brought no answer of use.

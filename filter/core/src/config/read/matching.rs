@@ -8,7 +8,9 @@ use crate::config::json::Json;
 use crate::config::matcher::{Case, RegexError};
 use crate::config::node::{Faults, Node, Object};
 use crate::config::text::is_header_name;
-use crate::config::{Direction, GrpcMatch, Match, Network, SourceMatcher, StringMatcher};
+use crate::config::{
+    Direction, Expression, GrpcMatch, Match, Network, SourceMatcher, StringMatcher,
+};
 
 pub(super) fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
     let mut field =
@@ -30,7 +32,19 @@ pub(super) fn matches(object: &Object<'_>, faults: &mut Faults) -> Match {
             .and_then(Direction::from_name),
         grpc: object.object("grpc", fields::GRPC, faults).map(|object| grpc(&object, faults)),
         not: object.get("not").and_then(|node| not(&node, faults)),
+        cel: object.get("cel").and_then(|node| expression(&node, faults)),
     }
+}
+
+fn expression(node: &Node<'_>, faults: &mut Faults) -> Option<Expression> {
+    let text = node.text(&fields::CEL, faults)?;
+    faults.expressions = faults.expressions.saturating_add(1);
+    if faults.expressions > fields::MAX_EXPRESSIONS {
+        let allowed = "are at most 64 expressions in the whole configuration";
+        node.wrong_value(quoted(text), allowed, faults);
+        return None;
+    }
+    Some(Expression { text: text.to_owned(), path: node.path.clone(), token: None })
 }
 
 fn grpc(object: &Object<'_>, faults: &mut Faults) -> GrpcMatch {
