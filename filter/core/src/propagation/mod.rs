@@ -30,6 +30,7 @@ pub(crate) use request_id::is_uuid;
 pub use request_id::native_tracer_decided;
 pub use response::respond;
 pub use standing::Standing;
+pub(crate) use text::percent_decode;
 pub use tracestate::{TraceState, TraceStateError};
 
 use edits::Edits;

@@ -51,7 +51,7 @@ pub(super) fn push_hex(out: &mut String, bytes: &[u8]) {
 
 /// `text` with each `%` and two characters of hex, in either case, as the byte that they stand for
 /// (RFC 3986, section 2.1). A `%` that begins no such triple stands for itself.
-pub(super) fn percent_decode(text: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn percent_decode(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'%') {
         return Cow::Borrowed(text);
     }

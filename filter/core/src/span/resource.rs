@@ -6,6 +6,7 @@ use prost_types::{Struct, Value};
 
 use super::Resource;
 use crate::config::{Scalar, Service};
+use crate::propagation::percent_decode;
 
 /// What is used of `envoy.config.core.v3.Node`.
 #[derive(Clone, PartialEq, Message)]
@@ -52,6 +53,16 @@ impl Node {
         text(self.metadata.as_ref()?, key)
     }
 
+    /// What the pod belongs to, with the kind's attribute: Istio knows it by the path under which
+    /// Kubernetes has it.
+    fn owner(&self) -> Option<(&'static str, &str)> {
+        let path = self.text("OWNER")?.strip_prefix("kubernetes://apis/")?;
+        let mut steps = path.rsplit('/');
+        let name = steps.next().filter(|name| !name.is_empty())?;
+        let kind = steps.next()?;
+        OWNERS.iter().find(|(owners, _)| *owners == kind).map(|(_, attribute)| (*attribute, name))
+    }
+
     fn label(&self, key: &str) -> Option<&str> {
         match &self.metadata.as_ref()?.fields.get("LABELS")?.kind {
             Some(Kind::StructValue(labels)) => text(labels, key),
@@ -60,10 +71,26 @@ impl Node {
     }
 }
 
+/// Kinds of workloads in Kubernetes, in the plural of its paths, and their attributes.
+const OWNERS: [(&str, &str); 6] = [
+    ("cronjobs", "k8s.cronjob.name"),
+    ("daemonsets", "k8s.daemonset.name"),
+    ("deployments", "k8s.deployment.name"),
+    ("jobs", "k8s.job.name"),
+    ("replicasets", "k8s.replicaset.name"),
+    ("statefulsets", "k8s.statefulset.name"),
+];
+
+/// What Istio calls the revision of a workload that has none.
+const NO_REVISION: &str = "latest";
+
+/// Attributes of `OTEL_RESOURCE_ATTRIBUTES` at most.
+const MAX_VARIABLE: usize = 128;
+
 /// The resource from the configuration, else the environment, else the node.
 ///
-/// Names given in `service.attributes` win over derived ones; the four fields of `service` win
-/// over all.
+/// The four fields of `service` win over `service.attributes`, these over `OTEL_SERVICE_NAME`, that
+/// over `OTEL_RESOURCE_ATTRIBUTES`, these over what the node says.
 #[must_use]
 pub fn resource(
     service: &Service,
@@ -74,10 +101,16 @@ pub fn resource(
     let own = |text: Option<&str>| text.map(str::to_owned);
     let locality = node.locality.clone().unwrap_or_default();
 
+    let variable = environment("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    // As the specification says, one that cannot be read is discarded as a whole.
+    let variable = attributes(&variable).unwrap_or_default();
+    let named = variable.iter().find(|(key, _)| key == "service.name");
+
     let name = service
         .name
         .clone()
         .or_else(|| environment("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()))
+        .or_else(|| named.map(|(_, name)| name.clone()))
         .or_else(|| own(node.label("service.istio.io/canonical-name")))
         .or_else(|| own(node.text("WORKLOAD_NAME")))
         .or_else(|| own(node.label("app.kubernetes.io/name")))
@@ -85,10 +118,11 @@ pub fn resource(
         .or_else(|| some(&node.cluster))
         .unwrap_or_else(|| "unknown_service:envoy".to_owned());
     let namespace = service.namespace.clone().or_else(|| own(node.text("NAMESPACE")));
+    let revision = node.label("service.istio.io/canonical-revision");
     let version = service
         .version
         .clone()
-        .or_else(|| own(node.label("service.istio.io/canonical-revision")))
+        .or_else(|| own(revision.filter(|revision| *revision != NO_REVISION)))
         .or_else(|| own(node.label("app.kubernetes.io/version")))
         .or_else(|| own(node.label("version")));
 
@@ -111,6 +145,12 @@ pub fn resource(
     for (key, value) in &service.attributes {
         put(key, value.clone());
     }
+    for (key, value) in variable {
+        put(&key, Scalar::String(value));
+    }
+    if let Some((key, name)) = node.owner() {
+        put(key, Scalar::String(name.to_owned()));
+    }
     for (key, value) in [
         ("service.namespace", namespace),
         ("service.version", version),
@@ -120,6 +160,9 @@ pub fn resource(
         ("k8s.node.name", own(node.text("NODE_NAME"))),
         ("cloud.region", some(&locality.region)),
         ("cloud.availability_zone", some(&locality.zone)),
+        ("istio.canonical_service", own(node.label("service.istio.io/canonical-name"))),
+        ("istio.canonical_revision", own(revision)),
+        ("istio.mesh_id", own(node.text("MESH_ID"))),
         ("telemetry.sdk.name", some("meshweft")),
         ("telemetry.sdk.language", some("rust")),
         ("telemetry.sdk.version", some(env!("CARGO_PKG_VERSION"))),
@@ -129,6 +172,27 @@ pub fn resource(
         }
     }
     resource
+}
+
+/// The attributes in `text`, of which the last of a name counts: `key=value` between commas, the
+/// values with percent-encoding (OpenTelemetry, resource SDK).
+fn attributes(text: &str) -> Option<Vec<(String, String)>> {
+    let mut attributes: Vec<(String, String)> = Vec::new();
+    for member in text.split(',').map(str::trim).filter(|member| !member.is_empty()) {
+        let (key, value) = member.split_once('=')?;
+        let (key, value) = (decoded(key.trim())?, decoded(value.trim())?);
+        if key.is_empty() {
+            return None;
+        }
+        attributes.retain(|(earlier, _)| *earlier != key);
+        attributes.push((key, value));
+    }
+    (attributes.len() <= MAX_VARIABLE).then_some(attributes)
+}
+
+/// `text` without percent-encoding; `None` if it is not UTF-8 then.
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(percent_decode(text.as_bytes()).into_owned()).ok()
 }
 
 fn text<'a>(fields: &'a Struct, key: &str) -> Option<&'a str> {
@@ -161,6 +225,8 @@ mod tests {
             ("NAMESPACE", string("shop")),
             ("WORKLOAD_NAME", string("reviews-v3")),
             ("CLUSTER_ID", string("Kubernetes")),
+            ("MESH_ID", string("mesh.test")),
+            ("OWNER", string("kubernetes://apis/apps/v1/namespaces/shop/deployments/reviews-v3")),
             (
                 "LABELS",
                 Value {
@@ -183,7 +249,9 @@ mod tests {
 
     #[track_caller]
     fn name(service: &Service, node: &Node, variable: Option<&str>, expected: &str) {
-        let resource = resource(service, node, &|_| variable.map(str::to_owned));
+        let environment =
+            |name: &str| variable.filter(|_| name == "OTEL_SERVICE_NAME").map(str::to_owned);
+        let resource = resource(service, node, &environment);
         assert_eq!(
             resource.attributes.first(),
             Some(&("service.name".to_owned(), Scalar::String(expected.to_owned())))
@@ -194,11 +262,12 @@ mod tests {
     fn istio_describes_the_workload() {
         let node = Node::from_property(&istio().encode_to_vec());
         let mut lines = lines(&resource(&Service::default(), &node, &|_| None));
-        lines.truncate(8);
+        lines.truncate(12);
         assert_eq!(
             lines,
             [
                 r#"service.name=String("reviews")"#,
+                r#"k8s.deployment.name=String("reviews-v3")"#,
                 r#"service.namespace=String("shop")"#,
                 r#"service.version=String("v3")"#,
                 r#"k8s.pod.name=String("reviews-v3-abc")"#,
@@ -206,8 +275,84 @@ mod tests {
                 r#"k8s.cluster.name=String("Kubernetes")"#,
                 r#"cloud.region=String("eu")"#,
                 r#"cloud.availability_zone=String("eu-1")"#,
+                r#"istio.canonical_service=String("reviews")"#,
+                r#"istio.canonical_revision=String("v3")"#,
+                r#"istio.mesh_id=String("mesh.test")"#,
             ]
         );
+    }
+
+    #[test]
+    fn the_environment_has_attributes() {
+        let env = |name: &str| match name {
+            "OTEL_RESOURCE_ATTRIBUTES" => Some(
+                "service.name=env, team=pay%6Dents,k8s.pod.name=mine,team=a%2Cb=c,\
+                 service.version=9"
+                    .to_owned(),
+            ),
+            _ => None,
+        };
+        let service = Service {
+            attributes: vec![("service.version".to_owned(), Scalar::Int(1))],
+            ..Service::default()
+        };
+        let mut lines = lines(&resource(&service, &istio(), &env));
+        lines.truncate(6);
+        assert_eq!(
+            lines,
+            [
+                r#"service.name=String("env")"#,
+                "service.version=Int(1)",
+                r#"k8s.pod.name=String("mine")"#,
+                r#"team=String("a,b=c")"#,
+                r#"k8s.deployment.name=String("reviews-v3")"#,
+                r#"service.namespace=String("shop")"#,
+            ]
+        );
+        for unreadable in ["a", "a=b,c", "=b", "a=%ff"] {
+            assert_eq!(attributes(unreadable), None, "{unreadable}");
+        }
+        let many = |n: i32| (0..n).map(|i| format!("a{i}=x")).collect::<Vec<_>>().join(",");
+        assert_eq!(attributes(&many(128)).map(|list| list.len()), Some(128));
+        assert_eq!(attributes(&many(129)), None);
+        assert_eq!(attributes(" , "), Some(Vec::new()));
+        let stray = attributes("a=100%").unwrap_or_default();
+        assert_eq!(stray, [("a".to_owned(), "100%".to_owned())]);
+    }
+
+    #[test]
+    fn owners_and_revisions() {
+        let node = |key: &str, value: Value| Node {
+            metadata: Some(Struct { fields: [(key.to_owned(), value)].into_iter().collect() }),
+            ..Node::default()
+        };
+        let base = "kubernetes://apis/apps/v1/namespaces/a";
+        for (owner, expected) in [
+            (format!("{base}/statefulsets/db"), Some(("k8s.statefulset.name", "db"))),
+            (
+                "kubernetes://apis/batch/v1/namespaces/a/jobs/once".to_owned(),
+                Some(("k8s.job.name", "once")),
+            ),
+            (format!("{base}/rollouts/x"), None),
+            (format!("{base}/deployments/"), None),
+            ("deployments/x".to_owned(), None),
+            ("kubernetes://apis/x".to_owned(), None),
+        ] {
+            assert_eq!(node("OWNER", string(&owner)).owner(), expected, "{owner}");
+        }
+        let labels = |labels: &[(&str, &str)]| {
+            let fields = labels.iter().map(|(k, v)| ((*k).to_owned(), string(v))).collect();
+            node("LABELS", Value { kind: Some(Kind::StructValue(Struct { fields })) })
+        };
+        let latest = ("service.istio.io/canonical-revision", "latest");
+        for (node, expected) in
+            [(labels(&[latest]), None), (labels(&[latest, ("version", "v2")]), Some("v2"))]
+        {
+            let resource = resource(&Service::default(), &node, &|_| None);
+            let version = resource.attributes.iter().find(|(key, _)| key == "service.version");
+            let expected = expected.map(|version| Scalar::String(version.to_owned()));
+            assert_eq!(version.map(|(_, version)| version.clone()), expected);
+        }
     }
 
     #[test]

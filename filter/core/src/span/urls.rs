@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::authority::Authority;
 use crate::config::{Query, Spans};
+use crate::propagation::percent_decode;
 
 /// What takes the place of a credential's value (semantic conventions, `url.query`).
 const REDACTED: &str = "REDACTED";
@@ -74,28 +75,13 @@ fn name_of(parameter: &str) -> &str {
     parameter.split('=').next().unwrap_or_default()
 }
 
-/// `text` without percent-encoding, as a form has it.
+/// `text` as a form means it.
 fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
+    if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
     }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let escaped = || {
-            let (digits, after) = after.split_first_chunk::<2>()?;
-            let digits = str::from_utf8(digits).ok().filter(|d| !d.starts_with('+'))?;
-            Some((u8::from_str_radix(digits, 16).ok()?, after))
-        };
-        let (byte, after) = match first {
-            b'%' => escaped().unwrap_or((first, after)),
-            b'+' => (b' ', after),
-            _ => (first, after),
-        };
-        bytes.push(byte);
-        rest = after;
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+    let spaced = text.replace('+', " ");
+    Cow::Owned(String::from_utf8_lossy(&percent_decode(spaced.as_bytes())).into_owned())
 }
 
 #[cfg(test)]
