@@ -84,7 +84,7 @@ fn all_that_is_wrong_is_said() {
         "{bad}: configuration: $.sampling.ruls: unknown field (did you mean rules?): \
          allowed are parent, rate, limit_per_second, adaptive, remote, rules, keep\n\
          {bad}: configuration: $.mode: \"up\" is not possible: \
-         allowed are auto, inbound, outbound, gateway\n\
+         allowed are auto, inbound, outbound, gateway, upstream\n\
          {bad}: configuration: $.sampling.rate: 1.5 is out of range: \
          allowed is a number from 0 to 1\n\
          {good}: ok\n"

@@ -7,9 +7,10 @@
 //!
 //! Modules import from left to right only:
 //! `model <- config <- matching <- propagation <- {sampling, correlation} <- span <- export <-
-//! {stream, plugin}`.
+//! {stream, attempt, plugin}`.
 #![forbid(unsafe_code)]
 
+pub mod attempt;
 pub mod config;
 pub mod correlation;
 pub mod export;

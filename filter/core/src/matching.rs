@@ -29,7 +29,7 @@ impl Side {
     pub const fn new(mode: Mode, gateway: bool) -> Self {
         match mode {
             Mode::Inbound => Self::Always(Direction::Inbound),
-            Mode::Outbound => Self::Always(Direction::Outbound),
+            Mode::Outbound | Mode::Upstream => Self::Always(Direction::Outbound),
             Mode::Gateway => Self::Gateway,
             Mode::Auto if gateway => Self::Gateway,
             Mode::Auto => Self::OfListener,

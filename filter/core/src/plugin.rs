@@ -4,13 +4,13 @@ use core::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use crate::config::{Config, Direction};
+use crate::config::{Config, Direction, Mode};
 use crate::correlation::Correlation;
 use crate::export::{Answer, CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
 use crate::sampling::{Poll, Sampler};
-use crate::span::{Describer, Node, Span, SpanKind, resource};
+use crate::span::{Describer, Node, OpenStreams, Span, SpanKind, Tries, resource};
 
 /// The longest time between ticks, so that retries and metrics do not wait for a long interval.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
@@ -41,6 +41,10 @@ pub struct Plugin {
     native_tracer_seen: bool,
     /// What makes spans of requests.
     pub describer: Describer,
+    /// Streams that may be told of before they end.
+    pub open: OpenStreams,
+    /// Tries at upstreams that are under way.
+    pub tries: Tries,
     /// What decides about requests.
     pub sampler: Sampler,
     /// What joins calls to what came in; `None` where nothing is to be joined.
@@ -79,7 +83,8 @@ impl Plugin {
         let resource = resource(&config.service, &node, environment);
         let side = Side::new(config.mode, node.is_gateway());
         // Where nothing is begun there is nothing to remember; a gateway forwards all headers.
-        let joins = config.export.is_some() && side != Side::Gateway;
+        let joins =
+            config.export.is_some() && side != Side::Gateway && config.mode != Mode::Upstream;
         let service = resource.service_name().to_owned();
         Self {
             side,
@@ -88,6 +93,8 @@ impl Plugin {
             phase: Phase::Serving,
             native_tracer_seen: false,
             describer: Describer::new(&config.spans),
+            open: OpenStreams::default(),
+            tries: Tries::default(),
             sampler: Sampler::new(&config.sampling, &service),
             service,
             metrics: Metrics::new(rule_metrics(&config)),
@@ -197,6 +204,7 @@ impl Plugin {
         if let Some(correlation) = &mut self.correlation {
             correlation.on_tick(now, shared, &mut self.metrics);
         }
+        self.tell_open(now, wall);
         let Some(exporter) = &mut self.exporter else {
             return Tick { done: self.finish(), ..Tick::default() };
         };
@@ -235,6 +243,16 @@ impl Plugin {
         let complaint = self.sampler.on_answer(answer, now, shared).err()?;
         self.metrics.add(Metric::RemoteFailures, 1);
         complaint
+    }
+
+    /// Records what there is so far of streams that have been open for long.
+    fn tell_open(&mut self, now: MonoNanos, wall: UnixNanos) {
+        let Some(after) = self.config.spans.open_after else { return };
+        for stream in self.open.due(|began| began.after(after) <= now) {
+            let span = self.describer.describe_open(stream.subject(), stream.start, wall);
+            self.metrics.add(Metric::Sampled, 1);
+            self.record(&span, now);
+        }
     }
 
     /// Takes the outcome of a request that [`on_tick`](Self::on_tick) wanted sent; gives what

@@ -2,10 +2,12 @@
 
 use rand::Rng;
 
-use crate::config::{AccessLogField, Direction, KeepBaggage, Trust};
+use crate::config::{AccessLogField, Direction, Fact, KeepBaggage, Trust};
 use crate::correlation::{Found, How, Ticket};
 use crate::matching::Facts;
-use crate::model::{Exchange, HeaderEdit, Headers, Metric, Shared, SpanId, TraceFlags, TraceId};
+use crate::model::{
+    Exchange, HeaderEdit, Headers, Metric, Shared, SpanId, TraceFlags, TraceId, UnixNanos,
+};
 use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
@@ -13,7 +15,7 @@ use crate::propagation::{
 use crate::sampling::{
     self, Decision, Ending, KeepReason, Origin, OtMember, Reason, Threshold, Verdict,
 };
-use crate::span::{Correlated, Link, Subject};
+use crate::span::{Correlated, Link, OpenStream, Part, Subject};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
 /// `wasm.meshweft.trace_id`, readable in access logs. It is the mark by which a second instance
@@ -24,7 +26,8 @@ pub const TRACE_ID_STATE: &str = "meshweft.trace_id";
 /// All others are read at the end.
 const HELD: &[&str] = &[":authority", ":method", ":path", ":scheme", "content-type"];
 
-/// One request. Whatever callbacks the host leaves out, at most one span comes of it.
+/// One request. Whatever callbacks the host leaves out, at most one span comes of it, or two of one
+/// that was told of while it was open.
 #[derive(Debug, Default)]
 pub struct Stream {
     state: State,
@@ -32,6 +35,8 @@ pub struct Stream {
     remembered: Option<Ticket>,
     /// Whether the whole response has come by.
     is_whole: bool,
+    /// When the headers of the response came, where that is to be told.
+    first_byte: Option<UnixNanos>,
 }
 
 /// What shall become of a request, and what shall be said about it.
@@ -76,6 +81,8 @@ struct Recording {
     context: SpanContext,
     decision: Decision,
     open: Open,
+    /// The key by which it is known as an open stream, where these are told of.
+    told: Option<u64>,
 }
 
 /// What a span says of the beginning, beside its context.
@@ -124,8 +131,22 @@ impl Stream {
     /// upstream's, or a reply that the proxy makes itself.
     ///
     /// Nothing is told of a trace that this instance did not continue or begin.
+    /// `wall`, which costs a call to the host, is asked where the configuration wants to know how
+    /// long the response took to begin.
     #[must_use]
-    pub fn on_response_headers(&self, plugin: &Plugin) -> Vec<HeaderEdit> {
+    pub fn on_response_headers(
+        &mut self,
+        plugin: &Plugin,
+        wall: impl FnOnce() -> UnixNanos,
+    ) -> Vec<HeaderEdit> {
+        let may_be_told = match &self.state {
+            State::Recording(_) => true,
+            State::Dropped(dropped) => dropped.open.is_some(),
+            State::New | State::Passive | State::PassThrough | State::Ended => false,
+        };
+        if may_be_told && plugin.config().spans.facts.contains(&Fact::Timing) {
+            self.first_byte = Some(wall());
+        }
         let respond =
             |context| propagation::respond(&plugin.config().propagation.response, context);
         self.course().map(|(context, _)| respond(context)).unwrap_or_default()
@@ -172,13 +193,13 @@ impl Stream {
                 plugin.metrics.add(Metric::NotSampled, 1);
                 if let Some((recording, why)) = self.keep(plugin, exchange, dropped) {
                     plugin.metrics.add(Metric::Kept, 1);
-                    recording.end(Some(why), plugin, exchange, shared);
+                    recording.end(Some(why), self.first_byte, plugin, exchange, shared, rng);
                 }
             }
             State::Recording(recording) => {
                 plugin.metrics.add(Metric::Requests, 1);
                 plugin.metrics.add(Metric::Sampled, 1);
-                recording.end(None, plugin, exchange, shared);
+                recording.end(None, self.first_byte, plugin, exchange, shared, rng);
             }
         }
         RequestEffects { edits: Vec::new(), ..effects }
@@ -197,19 +218,24 @@ impl Stream {
         let ending = Ending::new(exchange, plugin.side(), &open.headers, self.is_whole);
         let why = sampling::keep_reason(keep, &ending)?;
         let headers = open.headers.over(HELD, &exchange.request_headers());
-        Some((Recording { context, decision, open: Open { headers, ..open } }, why))
+        let open = Open { headers, ..open };
+        Some((Recording { context, decision, open, told: None }, why))
     }
 }
 
 impl Recording {
     /// Hands over the span, which the end has `kept` or the head decision sampled.
     fn end(
-        self,
+        mut self,
         kept: Option<KeepReason>,
+        first_byte: Option<UnixNanos>,
         plugin: &mut Plugin,
         exchange: &impl Exchange,
         shared: &impl Shared,
+        rng: &mut impl Rng,
     ) {
+        let told = self.told.is_some_and(|key| plugin.open.end(key));
+        let part = if told { self.tell_again(rng) } else { Part::Whole };
         let reason = self.decision.reason.describe(&plugin.config().sampling);
         let subject = Subject {
             context: &self.context,
@@ -222,13 +248,52 @@ impl Recording {
             baggage: &self.open.baggage,
             links: &self.open.links,
         };
-        let span = plugin.describer.describe(subject, exchange);
+        let span = plugin.describer.describe(subject, part, first_byte, exchange);
         plugin.record(&span, shared.now());
+    }
+
+    /// Takes a span of its own for a stream that was told of while it was open, and links to that.
+    fn tell_again(&mut self, rng: &mut impl Rng) -> Part {
+        self.open.links.push(Link {
+            trace_id: self.context.trace_id,
+            span_id: self.context.span_id,
+            trace_state: self.context.state.as_str().to_owned(),
+            flags: self.context.flags,
+        });
+        self.context.span_id = SpanId::random(rng);
+        Part::Finished
+    }
+
+    /// Makes it known as a stream that is open, where such are told of.
+    fn may_be_told(
+        mut self,
+        plugin: &mut Plugin,
+        exchange: &impl Exchange,
+        shared: &impl Shared,
+    ) -> Self {
+        if plugin.config().spans.open_after.is_none() {
+            return self;
+        }
+        let start = exchange.integer(&["request", "time"]).map_or(0, i64::cast_unsigned);
+        let reason = self.decision.reason.describe(&plugin.config().sampling).into_owned();
+        let stream = OpenStream {
+            context: self.context.clone(),
+            parent_id: self.open.parent_id,
+            kind: plugin.span_kind(self.open.direction, exchange),
+            headers: self.open.headers.clone(),
+            reason,
+            correlation: self.open.correlation,
+            baggage: self.open.baggage.clone(),
+            links: self.open.links.clone(),
+            start: UnixNanos(start),
+        };
+        self.told = Some(plugin.open.begin(stream, shared.now()));
+        self
     }
 }
 
 fn begin(
-    open: bool,
+    is_open: bool,
     plugin: &mut Plugin,
     exchange: &impl Exchange,
     shared: &impl Shared,
@@ -285,7 +350,7 @@ fn begin(
     let edits = onward(plugin, &standing, &facts, Some(&outgoing));
     let continued = remote.is_some() && correlation.is_none();
     let remembered =
-        if open { remember(plugin, &facts, &context, continued, shared) } else { None };
+        if is_open { remember(plugin, &facts, &context, continued, shared) } else { None };
     let filter_state = filter_state(&plugin.config().propagation.access_log, &context, sampled);
     let seen = propagation::native_tracer_decided(&headers);
     let warning = if seen { plugin.on_native_tracer() } else { None };
@@ -305,8 +370,13 @@ fn begin(
         }
         Verdict::RecordAndSample => {
             let baggage = baggage();
-            let open = open(headers, baggage);
-            State::Recording(Box::new(Recording { context, decision, open }))
+            let begun = open(headers, baggage);
+            let recording = Recording { context, decision, open: begun, told: None };
+            State::Recording(Box::new(if is_open {
+                recording.may_be_told(plugin, exchange, shared)
+            } else {
+                recording
+            }))
         }
     };
     (state, RequestEffects { edits, filter_state, warning }, remembered)

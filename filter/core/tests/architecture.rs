@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("config", &["model"]),
     ("matching", &["model", "config"]),
@@ -42,6 +42,7 @@ const ROOMS: [(&str, &[&str]); 10] = [
             "export",
         ],
     ),
+    ("attempt", &["model", "config", "matching", "propagation", "span", "plugin", "stream"]),
 ];
 
 /// What only an adapter may name.

@@ -17,7 +17,7 @@ use meshweft_core::propagation::{
 use meshweft_core::sampling::{
     Decision, Ending, KeepReason, Origin, Reason, Sampler, Verdict, keep_reason,
 };
-use meshweft_core::span::{Describer, SpanKind, Subject, Value};
+use meshweft_core::span::{Describer, Part, SpanKind, Subject, Value};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -612,7 +612,7 @@ fn readable_spans() {
         baggage: &[],
         links: &[],
     };
-    let span = Describer::new(&config.spans).describe(subject, &Ordered);
+    let span = Describer::new(&config.spans).describe(subject, Part::Whole, None, &Ordered);
     assert_eq!(span.name, "POST /orders/{id}/pay");
     let lines = span.attributes.iter().map(|attribute| {
         let value = match &attribute.value {

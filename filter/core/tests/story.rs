@@ -596,7 +596,11 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
     for flags in ["01", "00"] {
         let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-{flags}"))]);
         let mut stream = Stream::default();
-        assert_eq!(stream.on_response_headers(&worker.plugin), [], "no request yet");
+        assert_eq!(
+            stream.on_response_headers(&worker.plugin, UnixNanos::default),
+            [],
+            "no request yet"
+        );
         let effects =
             stream.on_request_headers(&mut worker.plugin, &told, &worker.shared, &mut worker.rng);
         let forwarded = effects.edits.into_iter().find_map(|edit| match edit {
@@ -606,7 +610,7 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
         let forwarded = forwarded.unwrap();
         assert_eq!(forwarded.get(52..), Some(&*format!("-{flags}")));
         assert_eq!(
-            stream.on_response_headers(&worker.plugin),
+            stream.on_response_headers(&worker.plugin, UnixNanos::default),
             [
                 HeaderEdit::Set("traceresponse".into(), forwarded.clone()),
                 HeaderEdit::Add(
@@ -617,15 +621,23 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
             ]
         );
         worker.log(&mut stream, &told);
-        assert_eq!(stream.on_response_headers(&worker.plugin), [], "the end was told");
+        assert_eq!(
+            stream.on_response_headers(&worker.plugin, UnixNanos::default),
+            [],
+            "the end was told"
+        );
     }
     let mut second = request(&[]);
     second.properties.insert(TRACE_ID_STATE.to_owned(), TRACE.as_bytes().to_vec());
-    let (stream, _) = worker.begin(&second);
-    assert_eq!(stream.on_response_headers(&worker.plugin), [], "the first instance tells");
+    let (mut stream, _) = worker.begin(&second);
+    assert_eq!(
+        stream.on_response_headers(&worker.plugin, UnixNanos::default),
+        [],
+        "the first instance tells"
+    );
     let mut quiet = Worker::new(EXPORTING);
-    let (stream, _) = quiet.begin(&request(&[]));
-    assert_eq!(stream.on_response_headers(&quiet.plugin), [], "not asked for");
+    let (mut stream, _) = quiet.begin(&request(&[]));
+    assert_eq!(stream.on_response_headers(&quiet.plugin, UnixNanos::default), [], "not asked for");
 }
 
 #[test]

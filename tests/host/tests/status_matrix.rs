@@ -20,7 +20,12 @@ const CONFIGURATION: &str = r#"{"export": {
         "response_flags": ["UO"]}, "limit_per_second": 100, "remote": {"cluster": "otel-collector"}, "rules": [
         {"name": "cel", "match": {"cel": "request.size > 10"}, "rate": 1},
         {"name": "a", "match": {"headers": {"traceparent": {"present": false}}},
-            "adaptive": {"target_per_second": 10, "floor_per_minute": 1}}]}}"#;
+            "adaptive": {"target_per_second": 10, "floor_per_minute": 1}}]},
+    "spans": {"open_after": "1s", "facts": ["sizes", "timing", "tls"], "attributes": [
+        {"name": "a", "response_header": "x-a"}, {"name": "b", "property": "xds.node.id"}]}}"#;
+
+/// The same module as an upstream filter.
+const UPSTREAM: &str = r#"{"mode": "upstream", "export": {"cluster": "otel-collector"}}"#;
 
 /// Statuses that do trap: the SDK makes these two calls in its own dispatcher and panics on
 /// what the ABI does not define for them. Envoy answers them only as listed under `safe`, and
@@ -66,10 +71,14 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     if late && !works {
         host.fault(hostcall, status);
     }
+    let upstream = host.create_root()?;
+    host.configure(upstream, UPSTREAM)?;
     // With parent, without; seen from the beginning, seen only at the end.
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     host.serve(root, request().with_header("traceparent", parent).with_header("b3", "0"))?;
     host.serve(root, request())?;
+    let grpc = request().with_header("content-type", "application/grpc");
+    host.serve(upstream, grpc.with_header("traceparent", parent))?;
     // A tracestate that tells of a threshold alone, and wrongly, does not go on.
     let wrong = ("tracestate", "ot=th:ffffffffffffff");
     host.serve(root, request().with_header("traceparent", parent).with_header(wrong.0, wrong.1))?;
@@ -77,6 +86,10 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     host.serve(root, common::natively_traced())?;
     let id = host.exchange(request());
     let stream = host.create_stream(root, id)?;
+    // One that is open when ticks come.
+    let id = host.exchange(request());
+    let open = host.create_stream(root, id)?;
+    host.request_headers(open)?;
     host.log(stream)?;
     host.done(stream)?;
     host.delete(stream)?;
@@ -96,6 +109,7 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
         }
         host.serve(root, request())?;
     }
+    host.finish(open)?;
     host.configure(root, "{\"no such\": 1}")?;
     host.done(root)?;
     host.advance(Duration::from_secs(600));

@@ -11,6 +11,7 @@
 //! | `/parallel` | makes its calls at once |
 //! | `/background` | answers before it makes its calls |
 //! | `/flaky/N` | 503 to the first N requests of this path, then 200 |
+//! | `/slow/N` | takes two seconds for the first N requests of this path |
 //! | `/stream` | answers in pieces, without a length |
 //! | `/timed` | answers with a `server-timing` and a `traceresponse` of its own |
 //!
@@ -219,6 +220,11 @@ impl Behaviour {
         }
         if let Some(millis) = number(&path, "delay") {
             sleep(Duration::from_millis(millis)).await;
+        }
+        if let Some(slow) = number(&path, "slow")
+            && self.flaky(&path, slow) != 200
+        {
+            sleep(Duration::from_secs(2)).await;
         }
         if path.contains("/hang") {
             std::future::pending::<()>().await;

@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 /// The configurations that Envoy starts with.
-const BOOTSTRAPS: [&str; 4] = ["ecds.yaml", "gateway.yaml", "remote-module.yaml", "sidecar.yaml"];
+const BOOTSTRAPS: [&str; 5] =
+    ["ecds.yaml", "gateway.yaml", "remote-module.yaml", "sidecar.yaml", "upstream.yaml"];
 
 const COLLECTOR: &str = "outbound|4318||otel-collector.observability.svc.cluster.local";
 
@@ -122,6 +123,7 @@ fn envoy_filters_hold_what_the_readme_promises() {
             ("gateway.yaml", 1),
             ("remote-module.yaml", 1),
             ("sidecar.yaml", 2),
+            ("upstream.yaml", 2),
             ("ecds/meshweft.yaml", 1),
         ]
     );
@@ -289,6 +291,25 @@ async fn the_sidecar_serves_both_sides() {
     let envoy = Envoy::start(&config, 1).await;
     let listeners = [("inbound", "SERVER"), ("outbound", "CLIENT")];
     stand.each_listener_makes_a_span(&config, &envoy, &listeners).await;
+}
+
+#[tokio::test]
+async fn each_try_has_a_span() {
+    let stand = Stand::start().await;
+    let config = stand.relocated("upstream.yaml");
+    let envoy = Envoy::start(&config, 1).await;
+    stand.get(&envoy, "outbound", "/flaky/1").await;
+    let spans = stand.collector.wait_for(3).await;
+    let request = spans.iter().find(|span| span.parent_id.is_empty()).unwrap();
+    let tries: Vec<_> =
+        stand.app.seen().iter().map(|seen| seen.one("traceparent")[36..52].to_owned()).collect();
+    let mut found: Vec<_> =
+        spans.iter().filter(|span| span.parent_id == request.span_id).cloned().collect();
+    found.sort_by_key(|span| span.start);
+    assert_eq!(found.iter().map(|span| span.span_id.clone()).collect::<Vec<_>>(), tries);
+    let codes: Vec<_> =
+        found.iter().map(|span| span.attribute("http.response.status_code")).collect();
+    assert_eq!(codes, ["503", "200"]);
 }
 
 #[tokio::test]

@@ -305,6 +305,7 @@ async fn what_the_codec_refuses_has_a_span_of_its_own_trace() {
             of("envoy.response_flags"),
             of("envoy.response_code_details"),
         ];
+        assert_eq!(of("envoy.response_flags_text"), "the client broke the protocol");
         let rest = map(&[
             ("client.address", "127.0.0.1"),
             ("http.request.method", "_OTHER"),
@@ -367,6 +368,7 @@ async fn istio_describes_the_workload() {
         ("k8s.pod.name", "reviews-abc"),
         ("k8s.namespace.name", "shop"),
         ("k8s.cluster.name", "Kubernetes"),
+        ("istio.canonical_service", "reviews"),
         ("telemetry.sdk.name", "meshweft"),
         ("telemetry.sdk.language", "rust"),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),

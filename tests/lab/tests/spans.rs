@@ -2,15 +2,23 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says where it broke")]
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use meshweft_lab::client::Version;
-use meshweft_lab::collector::Span;
-use meshweft_lab::config::{cluster, route};
-use meshweft_lab::ends::filter;
+use meshweft_lab::app::App;
+use meshweft_lab::client::{Client, Version};
+use meshweft_lab::collector::{Collector, Span};
+use meshweft_lab::config::{
+    COLLECTOR, Direction, bootstrap, cluster, listener, meshweft, node, route,
+};
+use meshweft_lab::ends::{all_ways_to_end, filter};
+use meshweft_lab::envoy::Envoy;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::story::Story;
 use prost::Message;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 /// What is planted in requests and answers begins like this, and nothing else does.
 const SECRET: &str = "5ecret";
@@ -167,7 +175,7 @@ async fn attributes_from_every_source_are_typed() {
     let metadata = |key: &str| json!({"filter_metadata": {key: fields}});
     let mut described = route("/described", "described");
     described["metadata"] = metadata("lab.route");
-    let mut own = cluster("described", std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+    let mut own = cluster("described", SocketAddr::from(([127, 0, 0, 1], 1)));
     own["metadata"] = metadata("lab.cluster");
     let dynamic = filter(
         "set",
@@ -280,6 +288,413 @@ async fn templates_name_spans_of_both_sides() {
             "GET /orders/{id}:  /orders/{id}",
             "GET /files/{path...}:  /files/{path...}",
             "GET:  ",
+        ]
+    );
+    lab.envoy.stop().await;
+}
+
+/// The values of some attributes of a span.
+fn facts(span: &Span, names: &[&str]) -> String {
+    let facts = names
+        .iter()
+        .filter_map(|name| span.attributes.get(*name).map(|value| format!("{name}={value}")));
+    facts.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_goes_on_is_told_of_and_told_again() {
+    let spans = json!({"open_after": "1s", "facts": ["sizes", "timing"]});
+    let lab = Workload::start(&exporting(json!({"spans": spans}))).await;
+    let listener = lab.envoy.listener("inbound");
+    let mut stream = TcpStream::connect(listener).await.expect("a connection");
+    stream.write_all(b"GET /hang HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
+    let told = lab.collector.wait_for(1).await;
+    let [open] = &*told else { panic!("{told:#?}") };
+    assert_eq!(
+        facts(open, &["meshweft.stream", "http.request.method"]),
+        "meshweft.stream=open http.request.method=GET"
+    );
+    assert!(open.end - open.start >= 1_000_000_000 && !open.error, "{open:#?}");
+    assert_eq!(open.span_id, lab.app.last().one("traceparent")[36..52]);
+    drop(stream);
+    let told = lab.collector.wait_for(2).await;
+    let [_, finished] = &*told else { panic!("{told:#?}") };
+    assert_eq!(
+        facts(finished, &["meshweft.stream", "envoy.response_flags", "error.type"]),
+        "meshweft.stream=finished envoy.response_flags=DC error.type=downstream_remote_disconnect"
+    );
+    assert_eq!((finished.start, &finished.trace_id), (open.start, &open.trace_id));
+    assert!(finished.end > open.end);
+    assert_eq!(finished.links, [(open.trace_id.clone(), open.span_id.clone())]);
+    assert_eq!((&*finished.parent_id, &*open.parent_id), ("", ""));
+    // One that is brief is told of once.
+    Client::new(Version::H1).get(listener, "/", &[]).await.expect("an answer");
+    let spans = lab.collector.wait_for(3).await;
+    let brief = spans.last().expect("a span");
+    let of = |name: &str| brief.attribute(name).parse::<f64>().expect("a number");
+    assert_eq!(
+        facts(brief, &["meshweft.stream", "http.request.body.size", "http.response.body.size"]),
+        "http.request.body.size=0 http.response.body.size=3"
+    );
+    let millis = (brief.end - brief.start) as f64 / 1e6;
+    let first = of("envoy.time_to_first_byte_ms");
+    assert!(0.0 < of("envoy.backend_latency_ms"), "{brief:#?}");
+    assert!(of("envoy.backend_latency_ms") < first && first < millis + 1.0, "{brief:#?}");
+    lab.envoy.stop().await;
+}
+
+/// How long the connection stays open after each message.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers an upgrade and then sends back what comes.
+async fn echo(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
+            connection: upgrade\r\n\r\n";
+        stream.write_all(answer).await.expect("an answer");
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_a_span_as_long_as_its_connection() {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = server.local_addr().expect("an address");
+    tokio::spawn(echo(server));
+    let options = Options {
+        routes: vec![route("/socket", "socket")],
+        clusters: vec![cluster("socket", address)],
+        manager: json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}),
+        ..Options::default()
+    };
+    let config = exporting(json!({"spans": {"facts": ["sizes"]}}));
+    let lab = Workload::with(&config, options).await;
+    let to = lab.envoy.listener("inbound");
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    let head = b"GET /socket HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\n\
+        connection: upgrade\r\n\r\n";
+    stream.write_all(head).await.expect("sent");
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        bytes.push(stream.read_u8().await.expect("an answer"));
+    }
+    assert!(bytes.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes));
+    for _ in 0..3 {
+        stream.write_all(b"hello").await.expect("sent");
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).await.expect("an echo");
+        assert_eq!(&back, b"hello");
+        tokio::time::sleep(PAUSE).await;
+    }
+    drop(stream);
+    let spans = lab.settled(1).await;
+    let [span] = &*spans else { panic!("{spans:#?}") };
+    assert_eq!(
+        (
+            &*span.name,
+            span.error,
+            facts(
+                span,
+                &["http.response.status_code", "http.request.body.size", "http.response.body.size",]
+            )
+        ),
+        (
+            "GET",
+            false,
+            "http.response.status_code=101 http.request.body.size=15 http.response.body.size=15"
+                .to_owned()
+        )
+    );
+    assert!(u128::from(span.end - span.start) >= (PAUSE * 3).as_nanos(), "{span:#?}");
+    lab.envoy.stop().await;
+}
+
+/// The cluster's tries through the module too, with this configuration.
+fn with_tries(mut cluster: Value, config: &Value) -> Value {
+    let codec = json!({"@type":
+        "type.googleapis.com/envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"});
+    cluster["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http_protocol_options": {}},
+            "http_filters": [
+                meshweft(config),
+                {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+            ],
+        }
+    });
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_try_is_a_child_of_the_request() {
+    let app = App::start().await;
+    let tries = exporting(json!({"mode": "upstream", "spans": {"routes": ["/retried/{rest...}"]}}));
+    let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+    let retried = |prefix: &str, to: &str, more: Value| {
+        let mut route = route(prefix, to);
+        route["route"]["retry_policy"] = json!({"retry_on": "5xx,reset,connect-failure",
+            "num_retries": 2, "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"}});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            route["route"][key] = value.clone();
+        }
+        route
+    };
+    let mut hedged = retried(
+        "/hedged",
+        "tried",
+        json!({
+        "hedge_policy": {"hedge_on_per_try_timeout": true}}),
+    );
+    hedged["route"]["retry_policy"]["per_try_timeout"] = json!("0.2s");
+    let options = Options {
+        routes: vec![
+            retried("/retried", "tried", json!({})),
+            hedged,
+            retried("/closed", "closed", json!({})),
+            route("/once", "tried"),
+        ],
+        clusters: vec![
+            with_tries(cluster("tried", app.address()), &tries),
+            with_tries(cluster("closed", closed), &tries),
+        ],
+        ..Options::default()
+    };
+    let lab = Workload::with(&exporting(json!({})), options).await;
+    let client = Client::new(Version::H1);
+    let names = [
+        "http.response.status_code",
+        "error.type",
+        "http.request.resend_count",
+        "envoy.attempt.kind",
+        "envoy.attempt.outcome",
+    ];
+    let dropped = format!("00-{}-{}-00", "1".repeat(32), "2".repeat(16));
+    for (path, headers, status, expected) in [
+        ("/once", &[][..], 200, &["GET http.response.status_code=200"][..]),
+        ("/once", &[("traceparent", dropped.as_bytes())], 200, &[]),
+        (
+            "/retried/flaky/1",
+            &[],
+            200,
+            &[
+                "GET /retried/{rest...} http.response.status_code=503 error.type=503",
+                "GET /retried/{rest...} http.response.status_code=200 http.request.resend_count=1 \
+                 envoy.attempt.kind=retry",
+            ],
+        ),
+        (
+            "/retried/reset",
+            &[],
+            503,
+            &[
+                "GET /retried/{rest...} error.type=no_response",
+                "GET /retried/{rest...} error.type=no_response http.request.resend_count=1 \
+                 envoy.attempt.kind=retry",
+                "GET /retried/{rest...} error.type=no_response http.request.resend_count=2 \
+                 envoy.attempt.kind=retry",
+            ],
+        ),
+        (
+            "/closed",
+            &[],
+            503,
+            &[
+                "GET error.type=connection_failure",
+                "GET error.type=connection_failure http.request.resend_count=1 \
+                 envoy.attempt.kind=retry",
+                "GET error.type=connection_failure http.request.resend_count=2 \
+                 envoy.attempt.kind=retry",
+            ],
+        ),
+        (
+            "/hedged/slow/1",
+            &[],
+            200,
+            &[
+                "GET envoy.attempt.outcome=superseded",
+                "GET http.response.status_code=200 http.request.resend_count=1 \
+                 envoy.attempt.kind=hedge",
+            ],
+        ),
+    ] {
+        lab.collector.clear();
+        let seen = app.seen().len();
+        let answer = client.get(lab.envoy.listener("outbound"), path, headers).await;
+        assert_eq!(answer.expect("an answer").status, status, "{path}");
+        if expected.is_empty() {
+            // The next one's spans would come behind any of this.
+            continue;
+        }
+        let spans = lab.collector.wait_for(expected.len() + 1).await;
+        assert_eq!(spans.len(), expected.len() + 1, "{path} {spans:#?}");
+        let request = spans.iter().find(|span| span.parent_id.is_empty()).expect("the request");
+        let mut tried: Vec<_> =
+            spans.iter().filter(|span| span.parent_id == request.span_id).collect();
+        tried.sort_by_key(|span| span.start);
+        let lines: Vec<_> =
+            tried.iter().map(|span| format!("{} {}", span.name, facts(span, &names))).collect();
+        assert_eq!(lines, expected, "{path}");
+        for span in &tried {
+            assert_eq!((&span.trace_id, &*span.kind), (&request.trace_id, "CLIENT"));
+            assert!(request.start <= span.start + 1_000_000 && span.start <= span.end);
+        }
+        // The application's parents are the tries that reached it.
+        let all = app.seen();
+        for seen in all.iter().skip(seen) {
+            let parent = seen.one("traceparent");
+            let matching = tried
+                .iter()
+                .filter(|span| parent == format!("00-{}-{}-03", span.trace_id, span.span_id));
+            assert_eq!(matching.count(), 1, "{parent} {spans:#?}");
+        }
+    }
+    lab.envoy.stop().await;
+}
+
+/// A key and a certificate of its own for `identity`, as files `name.key` and `name.crt`.
+fn certificate(folder: &std::path::Path, name: &str, identity: &str) {
+    let output = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", &format!("/CN={name}")])
+        .args(["-addext", &format!("subjectAltName=URI:{identity},DNS:app.test")])
+        .arg("-keyout")
+        .arg(folder.join(format!("{name}.key")))
+        .arg("-out")
+        .arg(folder.join(format!("{name}.crt")))
+        .output()
+        .expect("openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_tell_of_tls_and_of_whom_they_met() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| json!({"filename": folder.path().join(name)});
+    certificate(folder.path(), "server", "spiffe://lab/server");
+    certificate(folder.path(), "client", "spiffe://lab/client");
+    let tls = |kind: &str, own: &str, other: &str, more: Value| {
+        let mut context = json!({
+            "@type": format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}"),
+            "common_tls_context": {
+                "tls_certificates": [{
+                    "certificate_chain": file(&format!("{own}.crt")),
+                    "private_key": file(&format!("{own}.key")),
+                }],
+                "validation_context": {"trusted_ca": file(&format!("{other}.crt"))},
+            },
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            context[key] = value.clone();
+        }
+        json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
+    };
+    let (app, collector) = (App::start().await, Collector::start().await);
+    let config = exporting(json!({"spans": {"facts": ["tls"]}}));
+    let start = |direction, to: SocketAddr, socket: Option<Value>, secured: bool| {
+        let mut listener =
+            listener("main", direction, vec![meshweft(&config)], vec![route("/", "next")], None);
+        let mut next = cluster("next", to);
+        match socket {
+            Some(socket) if secured => {
+                listener["filter_chains"][0]["transport_socket"] = socket;
+                // It reads the name that the client asks for, before the handshake.
+                listener["listener_filters"] = json!([{
+                    "name": "envoy.filters.listener.tls_inspector",
+                    "typed_config": {"@type": "type.googleapis.com/\
+                        envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+                }]);
+            }
+            Some(socket) => next["transport_socket"] = socket,
+            None => {}
+        }
+        let clusters = vec![next, cluster(COLLECTOR, collector.address())];
+        bootstrap(node("lab"), vec![listener], clusters)
+    };
+    let socket = tls(
+        "DownstreamTlsContext",
+        "server",
+        "client",
+        json!({"require_client_certificate": true}),
+    );
+    let inbound =
+        Envoy::start(&start(Direction::Inbound, app.address(), Some(socket), true), 1).await;
+    let socket = tls("UpstreamTlsContext", "client", "server", json!({"sni": "app.test"}));
+    let to = inbound.listener("main");
+    let outbound = Envoy::start(&start(Direction::Outbound, to, Some(socket), false), 1).await;
+    let answer = Client::new(Version::H1).get(outbound.listener("main"), "/", &[]).await;
+    assert_eq!(answer.expect("an answer").status, 200);
+    let spans = collector.wait_for(2).await;
+    let names = [
+        "tls.protocol.name",
+        "tls.protocol.version",
+        "tls.client.server_name",
+        "envoy.peer_identity",
+    ];
+    let line = |kind: &str| {
+        let span = spans.iter().find(|span| span.kind == kind).expect("a span");
+        facts(span, &names)
+    };
+    // Envoy's upstreams stay with TLS 1.2 unless they are told otherwise.
+    assert_eq!(
+        line("SERVER"),
+        "tls.protocol.name=tls tls.protocol.version=1.2 tls.client.server_name=app.test \
+         envoy.peer_identity=spiffe://lab/client"
+    );
+    assert_eq!(
+        line("CLIENT"),
+        "tls.protocol.name=tls tls.protocol.version=1.2 envoy.peer_identity=spiffe://lab/server"
+    );
+    outbound.stop().await;
+    inbound.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_says_why_in_plain_words() {
+    let mut full = cluster("full", SocketAddr::from(([127, 0, 0, 1], 1)));
+    full["circuit_breakers"] = json!({"thresholds": [{"max_requests": 0, "max_pending_requests": 0, "max_connections": 0}]});
+    let mut options = all_ways_to_end();
+    options.routes.push(route("/full", "full"));
+    options.clusters.push(full);
+    let lab = Workload::with(&exporting(json!({})), options).await;
+    let mut story = Story::new(&lab);
+    for path in ["/full", "/empty", "/brief/hang", "/closed", "/retried/status/503", "/nowhere"] {
+        story.get("inbound", path, &[]).await;
+    }
+    story.get("inbound", "/limited", &[]).await;
+    story.get("inbound", "/limited", &[]).await;
+    let spans = story.spans().await;
+    let exports = lab.collector.exports();
+    let messages: BTreeMap<_, _> = exports
+        .iter()
+        .flat_map(|export| &export.resource_spans)
+        .flat_map(|spans| &spans.scope_spans)
+        .flat_map(|spans| &spans.spans)
+        .map(|span| (span.span_id.clone(), span.status.clone().unwrap_or_default().message))
+        .collect();
+    let line = |span: &Span| {
+        let message =
+            messages.iter().find(|(id, _)| hex::encode(id) == span.span_id).expect("a span").1;
+        let (flags, text) =
+            (span.attribute("envoy.response_flags"), span.attribute("envoy.response_flags_text"));
+        format!("{flags}: {text}: {message}")
+    };
+    assert_eq!(
+        spans.iter().map(line).collect::<Vec<_>>(),
+        [
+            "UO: circuit breaker open: circuit breaker open",
+            "UH: no healthy upstream: no healthy upstream",
+            "UT: upstream timeout: upstream timeout",
+            "UF: no connection to the upstream: no connection to the upstream",
+            "URX: no retry left: no retry left, after 3 attempts",
+            "NC: no such cluster: no such cluster",
+            ": : ",
+            "RL: rate limited: ",
         ]
     );
     lab.envoy.stop().await;

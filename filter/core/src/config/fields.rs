@@ -4,8 +4,8 @@
 use super::template::TEMPLATE_PATTERN;
 use super::text::{KEY_PATTERN, MAX_NAME, NAME_PATTERN, is_header_name, is_key};
 use super::{
-    AccessLogField, AttributeType, Compression, Direction, Mode, ParentPolicy, Protocol, Scheme,
-    Template, Trust,
+    AccessLogField, AttributeType, Compression, Direction, Fact, Mode, ParentPolicy, Protocol,
+    Scheme, Template, Trust,
 };
 use crate::model::{Format, GRPC_STATUSES, RESPONSE_FLAGS};
 
@@ -75,6 +75,8 @@ pub(super) enum Kind {
         fields: &'static [Field],
         required: &'static [&'static str],
     },
+    /// A duration that need not be given and has no default.
+    OptionalPeriod,
     Period(&'static Period),
     /// The same, without a default.
     PeriodIfAny,
@@ -108,6 +110,7 @@ pub(super) struct Integer {
 pub(super) struct Period {
     pub min: &'static str,
     pub max: &'static str,
+    /// Or an example, where none is taken.
     pub default: &'static str,
 }
 
@@ -187,6 +190,7 @@ pub(super) const CAPACITY: Integer = Integer { min: 64, max: 65_536, default: So
 
 pub(super) const LINGER: Period = Period { min: "0ms", max: "1m", default: "1s" };
 pub(super) const INTERVAL: Period = Period { min: "10ms", max: "1m", default: "1s" };
+pub(super) const OPEN_AFTER: Period = Period { min: "1s", max: "24h", default: "1m" };
 pub(super) const POLL: Period = Period { min: "1s", max: "1h", default: "1m" };
 pub(super) const RETRY_ELAPSED: Period = Period { min: "10ms", max: "24h", default: "5m" };
 pub(super) const RETRY_INITIAL: Period = Period { min: "10ms", max: "5m", default: "500ms" };
@@ -769,6 +773,18 @@ pub(super) const SPANS: &[Field] = &[
             unique: true,
             empty_by_default: true,
         },
+    },
+    Field {
+        name: "facts",
+        about: "Facts that cost a sampled request calls to the host: sizes of bodies, timing, \
+            tls with the peer's identity.",
+        kind: Kind::Choices { of: Fact::NAMES, default: &[] },
+    },
+    Field {
+        name: "open_after",
+        about: "A stream that is open for so long is told of by a span, and again by a linked one \
+            when it has ended; absent: only then.",
+        kind: Kind::OptionalPeriod,
     },
     Field {
         name: "max_value_length",

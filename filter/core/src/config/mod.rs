@@ -27,7 +27,7 @@ pub use pattern::Pattern;
 pub use rate::Rate;
 pub use schema::schema;
 pub use spans::{
-    AttributeSource, AttributeType, Query, Redaction, SpanAttribute, Spans, is_credential,
+    AttributeSource, AttributeType, Fact, Query, Redaction, SpanAttribute, Spans, is_credential,
 };
 pub use template::{Segment, Template};
 pub use text::time;
@@ -65,6 +65,8 @@ pub enum Mode {
     Outbound,
     /// Requests through a proxy of its own: SERVER spans.
     Gateway,
+    /// Tries at an upstream, as an upstream filter: CLIENT spans below the request's.
+    Upstream,
 }
 
 /// Who the spans are from; what is absent is derived from the node.
@@ -512,7 +514,9 @@ words!(AccessLogField: TraceId = "trace_id", SpanId = "span_id", Sampled = "samp
 words!(AttributeType: String = "string", Int = "int", Double = "double", Bool = "bool");
 words!(Compression: None = "none", Gzip = "gzip");
 words!(Direction: Inbound = "inbound", Outbound = "outbound");
-words!(Mode: Auto = "auto", Inbound = "inbound", Outbound = "outbound", Gateway = "gateway");
+words!(Fact: Sizes = "sizes", Timing = "timing", Tls = "tls");
+words!(Mode: Auto = "auto", Inbound = "inbound", Outbound = "outbound", Gateway = "gateway",
+    Upstream = "upstream");
 words!(ParentPolicy: Respect = "respect", Ignore = "ignore");
 words!(
     Protocol: OtlpHttp = "otlp/http",

@@ -132,6 +132,7 @@ fn shape(kind: &Kind) -> Value {
             "default": default
         }),
         Kind::Object { fields, required } => object(fields, required),
+        Kind::OptionalPeriod => json!({"type": "string", "pattern": PERIOD_PATTERN}),
         Kind::Period(range) => json!({
             "type": "string", "pattern": PERIOD_PATTERN, "default": range.default
         }),

@@ -1,5 +1,7 @@
 //! What spans look like.
 
+use core::time::Duration;
+
 use super::{Pattern, Scalar, Template};
 
 /// What spans look like.
@@ -15,6 +17,10 @@ pub struct Spans {
     pub redact: Vec<Redaction>,
     /// Credential-like names, in lower case, whose values may be recorded nevertheless.
     pub unsafe_names: Vec<String>,
+    /// Facts that cost calls to the host.
+    pub facts: Vec<Fact>,
+    /// A stream that is open for so long is told of before it ends.
+    pub open_after: Option<Duration>,
     /// Longer string values are cut to this many bytes, at a character boundary.
     pub max_value_length: usize,
 }
@@ -29,6 +35,17 @@ pub enum Query {
     Drop,
     /// All but the values of credential-like names.
     Keep,
+}
+
+/// Facts about an exchange that cost calls to the host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fact {
+    /// Bytes of the bodies.
+    Sizes,
+    /// How long parts of it took.
+    Timing,
+    /// The connection's TLS and the peer's identity.
+    Tls,
 }
 
 /// What a text is rid of.

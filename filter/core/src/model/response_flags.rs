@@ -7,6 +7,40 @@ pub(crate) const LETTERS: [&str; 30] = [
     "UDO",
 ];
 
+/// What they mean, in the same order.
+const MEANINGS: [&str; 30] = [
+    "this host failed its health check",
+    "no healthy upstream",
+    "upstream timeout",
+    "reset by the proxy",
+    "reset by the upstream",
+    "no connection to the upstream",
+    "the upstream closed the connection",
+    "circuit breaker open",
+    "no route",
+    "delayed by fault injection",
+    "aborted by fault injection",
+    "rate limited",
+    "denied by external authorization",
+    "the rate limit service failed",
+    "the client left",
+    "no retry left",
+    "idle for too long",
+    "a header that is not allowed",
+    "the client broke the protocol",
+    "the upstream took longer than a stream may",
+    "answered from a cache",
+    "nothing from a cache",
+    "the request took longer than it may",
+    "the upstream broke the protocol",
+    "no such cluster",
+    "the proxy is overloaded",
+    "no address of the upstream",
+    "dropped for overload of the upstream",
+    "reset by the client",
+    "all requests to the upstream are dropped",
+];
+
 /// Flags which mean that an answer already begun was broken off by the upstream or by Envoy.
 /// A client that leaves (DC, DR) is not among them: long-lived streams end like that.
 const BROKEN: [&str; 8] = ["UT", "LR", "UR", "UC", "UPE", "SI", "UMSDR", "DT"];
@@ -46,6 +80,12 @@ impl ResponseFlags {
         self.names().collect::<Vec<_>>().join(",")
     }
 
+    /// What they mean, in plain words; empty without a flag.
+    #[must_use]
+    pub fn sentence(self) -> String {
+        self.of(MEANINGS).collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether an answer already begun was broken off.
     #[must_use]
     pub fn broken_off(self) -> bool {
@@ -53,7 +93,12 @@ impl ResponseFlags {
     }
 
     fn names(self) -> impl Iterator<Item = &'static str> {
-        (0_u32..).zip(LETTERS).filter(move |(bit, _)| self.0 >> bit & 1 == 1).map(|(_, name)| name)
+        self.of(LETTERS)
+    }
+
+    /// Those of `words`, one for each flag, whose flags are there.
+    fn of(self, words: [&'static str; 30]) -> impl Iterator<Item = &'static str> {
+        (0_u32..).zip(words).filter(move |(bit, _)| self.0 >> bit & 1 == 1).map(|(_, word)| word)
     }
 }
 
@@ -68,6 +113,11 @@ mod tests {
     fn letters_in_order() {
         assert_eq!(ResponseFlags::from_bits(0).letters(), "");
         assert_eq!(ResponseFlags::from_bits(1 << 5 | 1 << 15).letters(), "UF,URX");
+        assert_eq!(
+            ResponseFlags::from_bits(1 << 7 | 1 << 15).sentence(),
+            "circuit breaker open; no retry left"
+        );
+        assert_eq!(ResponseFlags::from_bits(0).sentence(), "");
         assert_eq!(ResponseFlags::from_bits(1 << 63).letters(), "");
         assert_eq!(ResponseFlags::from_bits(u64::MAX).letters().split(',').count(), 30);
     }

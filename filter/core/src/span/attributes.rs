@@ -45,6 +45,15 @@ impl<'a> Attributes<'a> {
         self.push(key.into(), Value::Scalar(Scalar::Double(value)));
     }
 
+    /// A duration of so many nanoseconds in milliseconds, if there is one.
+    pub(super) fn millis(&mut self, key: &'static str, nanos: Option<i64>) {
+        if let Some(nanos) = nanos {
+            #[expect(clippy::cast_precision_loss, reason = "exact for three months")]
+            let millis = nanos as f64 / 1e6;
+            self.double(key, millis);
+        }
+    }
+
     /// A value under a name that is not ours: it never takes the place of one that is there.
     pub(super) fn foreign(&mut self, key: &str, value: &str) {
         if self.list.iter().all(|there| there.key != key) {
@@ -67,9 +76,9 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// The name of the span, without what no text may have.
-    pub(super) fn name(&mut self, name: String) -> String {
-        self.texts.redact(&name, &mut self.work).into_owned()
+    /// A text that is no attribute, without what no text may have.
+    pub(super) fn redacted(&mut self, text: &str) -> String {
+        self.texts.redact(text, &mut self.work).into_owned()
     }
 
     fn push(&mut self, key: Cow<'static, str>, value: Value) {

@@ -1,24 +1,22 @@
 //! From an exchange to its span (OpenTelemetry semantic conventions for HTTP and RPC).
 
+use super::attempt::AttemptEnding;
 use super::attributes::Attributes;
 use super::authority::Authority;
 use super::custom;
-use super::outcome::Outcome;
+use super::ending::{Ending, Facts, Part};
 use super::routes::Routes;
 use super::texts::{Texts, cut};
 use super::urls::Urls;
-use super::{Link, Span, SpanKind};
-use crate::config::{SpanAttribute, Spans};
+use super::{Link, Span, SpanKind, Status};
+use crate::config::{Fact, SpanAttribute, Spans};
 use crate::correlation::How;
-use crate::model::{Exchange, Headers, ResponseFlags, SpanId, UnixNanos, grpc_method, is_grpc};
+use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc};
 use crate::propagation::SpanContext;
 
 /// Methods that the conventions know; any other is `_OTHER` (RFC 9110 and PATCH of RFC 5789).
 const METHODS: [&str; 9] =
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
-
-/// Envoy's response code details where the upstream answered, and not Envoy itself.
-const FROM_UPSTREAM: &str = "via_upstream";
 
 /// gRPC's status for a method that the server does not have.
 const UNIMPLEMENTED: i64 = 12;
@@ -64,7 +62,47 @@ pub struct Describer {
     urls: Urls,
     texts: Texts,
     attributes: Vec<SpanAttribute>,
+    facts: Vec<Fact>,
     max_value_length: usize,
+}
+
+/// What the headers of a request say.
+#[derive(Clone, Copy, Debug)]
+struct Request<'a> {
+    method: &'a str,
+    /// Without its query.
+    path: Option<&'a str>,
+    query: Option<&'a str>,
+    authority: Option<Authority<'a>>,
+    scheme: Option<&'a str>,
+    user_agent: Option<&'a str>,
+    is_grpc: bool,
+}
+
+impl<'a> Request<'a> {
+    fn of(headers: &'a Headers) -> Self {
+        let header = |name| headers.get(name).and_then(|value| str::from_utf8(value).ok());
+        let target = header(":path").map(Urls::split);
+        Self {
+            method: header(":method").unwrap_or_default(),
+            path: target.map(|(path, _)| path),
+            query: target.and_then(|(_, query)| query),
+            authority: header(":authority").filter(|text| !text.is_empty()).map(Authority::split),
+            scheme: header(":scheme"),
+            user_agent: header("user-agent"),
+            is_grpc: headers.get("content-type").is_some_and(is_grpc),
+        }
+    }
+
+    fn method_is_known(&self) -> bool {
+        METHODS.contains(&self.method)
+    }
+
+    /// Service and method of a gRPC request.
+    fn rpc(&self) -> Option<(&'a str, &'a str)> {
+        let (service, method) = grpc_method(self.path.filter(|_| self.is_grpc)?.as_bytes())?;
+        Some((str::from_utf8(service).ok()?, str::from_utf8(method).ok()?))
+    }
 }
 
 impl Describer {
@@ -76,104 +114,68 @@ impl Describer {
             urls: Urls::new(config),
             texts: Texts::new(config.redact.clone(), config.max_value_length),
             attributes: config.attributes.clone(),
+            facts: config.facts.clone(),
             max_value_length: config.max_value_length,
         }
     }
 
-    /// The finished span of an exchange that has ended.
+    /// The span of an exchange that has ended; `first_byte` is when the headers of its response
+    /// came, where that is to be told.
     #[must_use]
-    pub fn describe(&self, subject: Subject<'_>, exchange: &impl Exchange) -> Span {
-        let header = |name| subject.headers.get(name).and_then(|value| str::from_utf8(value).ok());
-        let method = header(":method").unwrap_or_default();
-        let known = METHODS.contains(&method);
-        let target = header(":path").map(Urls::split);
-        let path = target.map(|(path, _)| path);
-        let query = target.and_then(|(_, query)| self.urls.query(query?));
-        let authority = header(":authority").filter(|text| !text.is_empty()).map(Authority::split);
-        let scheme = header(":scheme");
+    pub fn describe(
+        &self,
+        subject: Subject<'_>,
+        part: Part,
+        first_byte: Option<UnixNanos>,
+        exchange: &impl Exchange,
+    ) -> Span {
         let is_grpc = subject.headers.get("content-type").is_some_and(is_grpc);
-        let outcome = Outcome {
-            code: exchange.integer(&["response", "code"]).filter(|code| *code != 0),
-            grpc: is_grpc.then(|| exchange.integer(&["response", "grpc_status"])).flatten(),
-            flags: exchange
-                .integer(&["response", "flags"])
-                .map_or_else(ResponseFlags::default, |bits| {
-                    ResponseFlags::from_bits(bits.cast_unsigned())
-                }),
-            details: exchange.text(&["response", "code_details"]),
-        };
-        let (status, error) = outcome.status(subject.kind);
-        let route_name = exchange.text(&["xds", "route_name"]);
-        // A route that is named like a path is a template; other names are Envoy's affair, and so is
-        // one beside a template of the configuration.
-        let like_path = route_name.as_deref().filter(|name| name.starts_with('/'));
-        let configured = path.and_then(|path| self.routes.find(path));
-        let template = configured.or(like_path);
-        let route_name = route_name.as_deref().filter(|name| template != Some(name));
-        let rpc = is_grpc.then(|| path.and_then(rpc_method)).flatten();
+        let ending = Ending::read(subject.kind, is_grpc, &self.facts, first_byte, exchange);
+        self.span(subject, &Ending { part, ..ending }, Some(exchange))
+    }
+
+    /// The span of an exchange that goes on, as far as its request says.
+    #[must_use]
+    pub fn describe_open(&self, subject: Subject<'_>, start: UnixNanos, now: UnixNanos) -> Span {
+        self.span(subject, &Ending::open(start, now.max(start)), None::<&NotAsked>)
+    }
+
+    /// The span of a try at the upstream that ended at `wall`.
+    #[must_use]
+    pub fn describe_attempt(
+        &self,
+        subject: Subject<'_>,
+        attempt: AttemptEnding,
+        wall: UnixNanos,
+        exchange: &impl Exchange,
+    ) -> Span {
+        self.span(subject, &attempt.ended(wall, exchange), Some(exchange))
+    }
+
+    fn span(
+        &self,
+        subject: Subject<'_>,
+        ending: &Ending,
+        exchange: Option<&impl Exchange>,
+    ) -> Span {
+        let request = Request::of(subject.headers);
+        let (status, error) = ending.status(subject.kind);
+        // A route that is named like a path is a template; other names are Envoy's affair, and so
+        // is one beside a template of the configuration.
+        let route = ending.route.as_deref();
+        let configured = request.path.and_then(|path| self.routes.find(path));
+        let template = configured.or_else(|| route.filter(|name| name.starts_with('/')));
 
         let mut out = Attributes::new(&self.texts);
-        out.text("http.request.method", Some(if known { method } else { "_OTHER" }));
-        if !known {
-            out.text(
-                "http.request.method_original",
-                Some(method).filter(|method| !method.is_empty()),
-            );
-        }
-        out.int("http.response.status_code", outcome.code);
-        out.text("error.type", error.as_deref());
-        out.text("server.address", authority.map(|authority| authority.host));
-        let port = authority.and_then(|authority| match subject.kind {
-            SpanKind::Server => authority.port,
-            // Of a client's span it is required.
-            SpanKind::Client => authority.port.or_else(|| default_port(scheme?)),
-        });
-        out.int("server.port", port.map(i64::from));
-        let protocol = exchange.text(&["request", "protocol"]);
-        out.text("network.protocol.version", protocol.as_deref().and_then(protocol_version));
-        let upstream = exchange.text(&["upstream", "address"]);
-        match subject.kind {
-            SpanKind::Server => {
-                out.text("url.scheme", scheme);
-                out.text("url.path", path);
-                out.text("url.query", query.as_deref());
-                out.text("http.route", template);
-                let client = exchange.text(&["source", "address"]);
-                out.text(
-                    "client.address",
-                    client.as_deref().map(|text| Authority::split(text).host),
-                );
-                out.text("user_agent.original", header("user-agent"));
-            }
-            SpanKind::Client => {
-                if let (Some(scheme), Some(authority), Some(path)) = (scheme, authority, path) {
-                    let mut url = format!("{scheme}://{}{path}", authority.text);
-                    if let Some(query) = query {
-                        url.push('?');
-                        url.push_str(&query);
-                    }
-                    out.text("url.full", Some(&url));
-                }
-                out.text("url.template", template);
-                let peer = upstream.as_deref().map(Authority::split);
-                out.text("network.peer.address", peer.map(|peer| peer.host));
-                out.int("network.peer.port", peer.and_then(|peer| peer.port).map(i64::from));
-            }
-        }
-        if is_grpc {
+        self.http(&mut out, subject.kind, &request, ending, error.as_deref(), template);
+        if request.is_grpc {
             out.text("rpc.system", Some("grpc"));
-            out.text("rpc.service", rpc.map(|(service, _)| service));
-            out.text("rpc.method", rpc.map(|(_, method)| method));
-            out.int("rpc.grpc.status_code", outcome.grpc);
+            out.text("rpc.service", request.rpc().map(|(service, _)| service));
+            out.text("rpc.method", request.rpc().map(|(_, method)| method));
+            out.int("rpc.grpc.status_code", ending.outcome.grpc);
         }
-        out.text("envoy.cluster", exchange.text(&["xds", "cluster_name"]).as_deref());
-        out.text("envoy.route", route_name);
-        out.text("envoy.response_flags", Some(&*outcome.flags.letters()).filter(|s| !s.is_empty()));
-        out.text("envoy.response_code_details", outcome.details.as_deref());
-        out.text("envoy.upstream_address", upstream.as_deref());
-        let attempts = exchange.integer(&["upstream", "request_attempt_count"]);
-        // Zero where Envoy answered by itself: there was no upstream to count for.
-        out.int("envoy.attempt_count", attempts.filter(|count| *count > 0));
+        envoy(&mut out, ending, route.filter(|name| template != Some(name)));
+        facts(&mut out, subject.kind, &ending.facts);
         out.text("meshweft.sampling.reason", Some(subject.reason));
         out.text("meshweft.keep", subject.keep);
         if let Some(Correlated { how, confidence, candidates }) = subject.correlation {
@@ -182,26 +184,25 @@ impl Describer {
             let several = i64::try_from(candidates).ok().filter(|count| *count > 1);
             out.int("meshweft.correlation.candidates", several);
         }
-        custom::add(&mut out, &self.attributes, subject.headers, exchange, &self.urls);
+        out.text(
+            "meshweft.stream",
+            match ending.part {
+                Part::Whole => None,
+                Part::Open => Some("open"),
+                Part::Finished => Some("finished"),
+            },
+        );
+        if let Some(exchange) = exchange {
+            custom::add(&mut out, &self.attributes, subject.headers, exchange, &self.urls);
+        }
         for (key, value) in subject.baggage {
             out.foreign(key, value);
         }
-
-        let method = if known { method } else { "HTTP" };
-        let name = match (rpc, outcome.grpc, template) {
-            // Clients choose paths, so only a method that a server knew may name a span.
-            (Some((service, method)), Some(grpc), _)
-                if grpc != UNIMPLEMENTED && outcome.details.as_deref() == Some(FROM_UPSTREAM) =>
-            {
-                cut(&format!("{service}/{method}"), self.max_value_length).to_owned()
-            }
-            (_, _, Some(template)) => format!("{method} {template}"),
-            (_, _, None) => method.to_owned(),
+        let name = out.redacted(&self.name(&request, ending, template));
+        let status = match status {
+            Status::Error(text) => Status::Error(out.redacted(&text)),
+            Status::Unset => Status::Unset,
         };
-        let name = out.name(name);
-        let start = exchange.integer(&["request", "time"]).map_or(0, i64::cast_unsigned);
-        let duration =
-            exchange.integer(&["request", "duration"]).unwrap_or(0).max(0).cast_unsigned();
         Span {
             trace_id: subject.context.trace_id,
             span_id: subject.context.span_id,
@@ -210,19 +211,133 @@ impl Describer {
             flags: subject.context.flags,
             name,
             kind: subject.kind,
-            start: UnixNanos(start),
-            end: UnixNanos(start.saturating_add(duration)),
+            start: ending.start,
+            end: ending.end,
             status,
             attributes: out.into_list(),
             links: subject.links.to_vec(),
         }
     }
+
+    fn http(
+        &self,
+        out: &mut Attributes<'_>,
+        kind: SpanKind,
+        request: &Request<'_>,
+        ending: &Ending,
+        error: Option<&str>,
+        template: Option<&str>,
+    ) {
+        let known = request.method_is_known();
+        out.text("http.request.method", Some(if known { request.method } else { "_OTHER" }));
+        let original = Some(request.method).filter(|method| !known && !method.is_empty());
+        out.text("http.request.method_original", original);
+        out.int("http.response.status_code", ending.outcome.code);
+        out.text("error.type", error);
+        out.text("server.address", request.authority.map(|authority| authority.host));
+        let port = request.authority.and_then(|authority| match kind {
+            SpanKind::Server => authority.port,
+            // Of a client's span it is required.
+            SpanKind::Client => authority.port.or_else(|| default_port(request.scheme?)),
+        });
+        out.int("server.port", port.map(i64::from));
+        let protocol = ending.protocol.as_deref();
+        out.text("network.protocol.version", protocol.and_then(protocol_version));
+        let query = request.query.and_then(|query| self.urls.query(query));
+        match kind {
+            SpanKind::Server => {
+                out.text("url.scheme", request.scheme);
+                out.text("url.path", request.path);
+                out.text("url.query", query.as_deref());
+                out.text("http.route", template);
+                let client = ending.client.as_deref().map(Authority::split);
+                out.text("client.address", client.map(|client| client.host));
+                out.text("user_agent.original", request.user_agent);
+            }
+            SpanKind::Client => {
+                if let (Some(scheme), Some(authority), Some(path)) =
+                    (request.scheme, request.authority, request.path)
+                {
+                    let mut url = format!("{scheme}://{}{path}", authority.text);
+                    if let Some(query) = query {
+                        url.push('?');
+                        url.push_str(&query);
+                    }
+                    out.text("url.full", Some(&url));
+                }
+                out.text("url.template", template);
+                let peer = ending.upstream.as_deref().map(Authority::split);
+                out.text("network.peer.address", peer.map(|peer| peer.host));
+                out.int("network.peer.port", peer.and_then(|peer| peer.port).map(i64::from));
+            }
+        }
+        let again = ending.attempt.map(|attempt| attempt.number.saturating_sub(1));
+        out.int("http.request.resend_count", again.filter(|again| *again > 0));
+    }
+
+    /// A name of low cardinality: clients choose paths, so only a template may name a span, or a
+    /// gRPC method that a server knew.
+    fn name(&self, request: &Request<'_>, ending: &Ending, template: Option<&str>) -> String {
+        let method = if request.method_is_known() { request.method } else { "HTTP" };
+        let known = ending.outcome.grpc.is_some_and(|grpc| grpc != UNIMPLEMENTED);
+        match (request.rpc().filter(|_| known && ending.is_from_upstream()), template) {
+            (Some((service, method)), _) => {
+                cut(&format!("{service}/{method}"), self.max_value_length).to_owned()
+            }
+            (None, Some(template)) => format!("{method} {template}"),
+            (None, None) => method.to_owned(),
+        }
+    }
 }
 
-/// Service and method of a gRPC path.
-fn rpc_method(path: &str) -> Option<(&str, &str)> {
-    let (service, method) = grpc_method(path.as_bytes())?;
-    Some((str::from_utf8(service).ok()?, str::from_utf8(method).ok()?))
+/// What only the proxy knows.
+fn envoy(out: &mut Attributes<'_>, ending: &Ending, route: Option<&str>) {
+    let outcome = &ending.outcome;
+    out.text("envoy.cluster", ending.cluster.as_deref());
+    out.text("envoy.route", route);
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    out.text("envoy.response_flags", some(outcome.flags.letters()).as_deref());
+    out.text("envoy.response_flags_text", some(outcome.flags.sentence()).as_deref());
+    out.text("envoy.response_code_details", outcome.details.as_deref());
+    out.text("envoy.upstream_address", ending.upstream.as_deref());
+    out.int("envoy.attempt_count", ending.attempts);
+    out.text("envoy.attempt.kind", ending.attempt.and_then(|attempt| attempt.kind()));
+    out.text("envoy.attempt.outcome", ending.attempt.and_then(|attempt| attempt.outcome()));
+}
+
+/// Facts that the configuration asks for.
+fn facts(out: &mut Attributes<'_>, kind: SpanKind, facts: &Facts) {
+    out.int("http.request.body.size", facts.request_size);
+    out.int("http.response.body.size", facts.response_size);
+    out.millis("envoy.connect_ms", facts.connect);
+    out.millis("envoy.backend_latency_ms", facts.backend_latency);
+    out.millis("envoy.time_to_first_byte_ms", facts.first_byte);
+    let Some(tls) = &facts.tls else { return };
+    out.text("tls.protocol.name", Some("tls"));
+    out.text(
+        "tls.protocol.version",
+        Some(tls.version.strip_prefix("TLSv").unwrap_or(&tls.version)),
+    );
+    out.text("tls.client.server_name", tls.server_name.as_deref());
+    let subject = match kind {
+        SpanKind::Server => "tls.client.subject",
+        SpanKind::Client => "tls.server.subject",
+    };
+    out.text("envoy.peer_identity", tls.identity.as_deref());
+    out.text(subject, tls.subject.as_deref());
+}
+
+/// A host that has nothing to tell yet.
+#[derive(Debug)]
+struct NotAsked;
+
+impl Exchange for NotAsked {
+    fn request_headers(&self) -> Headers {
+        Headers::default()
+    }
+    fn property(&self, _: &[&str]) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 fn default_port(scheme: &str) -> Option<u16> {
@@ -252,7 +367,7 @@ mod tests {
     use crate::config::{Config, Scalar};
     use crate::model::{TraceFlags, TraceId};
     use crate::propagation::TraceState;
-    use crate::span::{KeyValue, Status, Value};
+    use crate::span::{KeyValue, Value};
 
     #[derive(Default)]
     struct Told(BTreeMap<String, Vec<u8>>);
@@ -311,7 +426,7 @@ mod tests {
             baggage: &baggage,
             links: &[],
         };
-        Describer::new(&config.spans).describe(subject, told)
+        Describer::new(&config.spans).describe(subject, Part::Whole, None, told)
     }
 
     fn lines(span: &Span) -> Vec<String> {
@@ -399,12 +514,21 @@ mod tests {
                 "network.peer.port=9000",
                 "envoy.route=default",
                 "envoy.response_flags=UF,URX",
+                "envoy.response_flags_text=no connection to the upstream; no retry ",
                 "envoy.upstream_address=[::1]:9000",
                 "envoy.attempt_count=3",
                 "meshweft.sampling.reason=parent",
             ]
         );
-        assert_eq!((span.name.as_str(), span.status), ("GET", Status::Error(String::new())));
+        assert_eq!(
+            (span.name.as_str(), span.status),
+            (
+                "GET",
+                Status::Error(
+                    "no connection to the upstream; no retry left, after 3 attempts".to_owned()
+                )
+            )
+        );
     }
 
     #[test]
@@ -449,6 +573,56 @@ mod tests {
             assert_eq!(span.name, "GET");
             assert!(lines(&span).contains(&envoys(generated)), "{generated}");
         }
+    }
+
+    #[test]
+    fn facts_are_told_where_they_are_asked_for() {
+        let spans = r#"{"facts": ["sizes", "timing", "tls"]}"#;
+        let told = Told::default()
+            .int("request.size", 12)
+            .int("response.size", 0)
+            .int("upstream.cx_pool_ready_duration", 1_500_000)
+            .int("response.backend_latency", 20_000_000)
+            .text("connection.tls_version", "TLSv1.3")
+            .text("connection.requested_server_name", "shop.example")
+            .text("connection.uri_san_peer_certificate", "spiffe://a/ns/b/sa/c")
+            .text("connection.subject_peer_certificate", "CN=a")
+            .text("upstream.tls_version", "TLSv1.2")
+            .text("upstream.subject_peer_certificate", "CN=b");
+        let found = |kind, told: &Told, spans| {
+            let span = span_with(spans, kind, &[(":method", "GET")], told, &[]);
+            lines(&span)
+                .into_iter()
+                .filter(|line| {
+                    ["body", "_ms", "tls", "identity"].iter().any(|part| line.contains(part))
+                })
+                .collect::<Vec<_>>()
+        };
+        let common = [
+            "http.request.body.size=12",
+            "http.response.body.size=0",
+            "envoy.connect_ms=Scalar(Double(1.5))",
+            "envoy.backend_latency_ms=Scalar(Double(20.0))",
+            "tls.protocol.name=tls",
+        ];
+        assert_eq!(
+            found(SpanKind::Server, &told, spans),
+            [
+                &common[..],
+                &[
+                    "tls.protocol.version=1.3",
+                    "tls.client.server_name=shop.example",
+                    "envoy.peer_identity=spiffe://a/ns/b/sa/c",
+                ]
+            ]
+            .concat()
+        );
+        assert_eq!(
+            found(SpanKind::Client, &told, spans),
+            [&common[..], &["tls.protocol.version=1.2", "tls.server.subject=CN=b"]].concat()
+        );
+        assert_eq!(found(SpanKind::Server, &told, "{}"), [""; 0]);
+        assert_eq!(found(SpanKind::Server, &Told::default(), spans), [""; 0]);
     }
 
     #[test]

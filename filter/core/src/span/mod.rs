@@ -5,17 +5,23 @@ use std::borrow::Cow;
 use crate::config::Scalar;
 use crate::model::{SpanId, TraceFlags, TraceId, UnixNanos};
 
+mod attempt;
 mod attributes;
 mod authority;
 mod custom;
+mod ending;
 mod http;
+mod open;
 mod outcome;
 mod resource;
 mod routes;
 mod texts;
 mod urls;
 
+pub use attempt::{AttemptEnding, Tries};
+pub use ending::Part;
 pub use http::{Correlated, Describer, Subject};
+pub use open::{OpenStream, OpenStreams};
 pub(crate) use outcome::Outcome;
 pub use resource::{Locality, Node, resource};
 

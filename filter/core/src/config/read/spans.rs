@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::matching::compiled;
-use super::{Env, names, push_once, scalar};
+use super::{Env, choices, names, push_once, scalar};
 use crate::config::error::{Problem, quoted, step};
 use crate::config::fields;
 use crate::config::json::Json;
 use crate::config::node::{Faults, Node, Object};
 use crate::config::spans::{METADATA, may_record};
 use crate::config::{
-    AttributeSource, AttributeType, Pattern, Query, Redaction, Scalar, Segment, SpanAttribute,
-    Spans, Template,
+    AttributeSource, AttributeType, Fact, Pattern, Query, Redaction, Scalar, Segment,
+    SpanAttribute, Spans, Template,
 };
 
 /// What is wrong with the name of a credential.
@@ -34,6 +34,13 @@ pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Sp
         query: query.unwrap_or_default(),
         redact: object.get("redact").map(|node| redact(&node, faults)).unwrap_or_default(),
         unsafe_names,
+        facts: object
+            .get("facts")
+            .map(|node| choices(&node, Fact::NAMES, Fact::from_name, "facts", faults))
+            .unwrap_or_default(),
+        open_after: object
+            .get("open_after")
+            .and_then(|node| node.period(&fields::OPEN_AFTER, faults)),
         max_value_length: object.integer("max_value_length", &fields::VALUE_LENGTH, faults),
     }
 }
