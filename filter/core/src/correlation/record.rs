@@ -60,6 +60,9 @@ const DEBUG: u8 = 0x80;
 impl Records {
     /// What has not expired; nothing for what no worker of ours has written.
     pub(super) fn read(payload: &[u8], now: MonoNanos) -> Self {
+        if payload.is_empty() {
+            return Self::default();
+        }
         let mut records = Self::parse(payload).unwrap_or_default();
         records.list.retain(|record| record.until > now);
         records
@@ -137,7 +140,7 @@ fn parse_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
         span_id: SpanId::from_bytes(*span_id)?,
         flags: TraceFlags::from_bits(*flags),
         debug: flags & DEBUG != 0,
-        state: TraceState::parse([state]).ok()?,
+        state: TraceState::remembered(state)?,
     };
     Some((record, rest))
 }

@@ -26,7 +26,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 /// A table of slots.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
-    kind: &'static str,
+    /// What its keys begin with.
+    prefix: String,
     buckets: u64,
     longest: Duration,
     max_payload: usize,
@@ -65,7 +66,12 @@ impl Slots {
         max_payload: u16,
     ) -> Self {
         let buckets = u64::try_from(capacity.div_ceil(DEPTH)).unwrap_or(u64::MAX).max(1);
-        Self { kind, buckets, longest, max_payload: usize::from(max_payload) }
+        Self {
+            prefix: format!("{PREFIX}{kind}/"),
+            buckets,
+            longest,
+            max_payload: usize::from(max_payload),
+        }
     }
 
     /// The payload that stands under `id`: one hostcall.
@@ -102,50 +108,65 @@ impl Slots {
     fn key(&self, id: SlotId) -> String {
         let [.., a, b, c, d, e, f, g, h] = id;
         let bucket = u64::from_le_bytes([a, b, c, d, e, f, g, h]).checked_rem(self.buckets);
-        format!("{PREFIX}{}/{}", self.kind, bucket.unwrap_or_default())
+        // By hand: this runs with every request.
+        let mut digits = [b'0'; 20];
+        let mut rest = bucket.unwrap_or_default();
+        let mut length = 0_usize;
+        for digit in digits.iter_mut().rev() {
+            // A digit fits.
+            *digit = b'0'.saturating_add(u8::try_from(rest % 10).unwrap_or_default());
+            rest /= 10;
+            length = length.saturating_add(1);
+            if rest == 0 {
+                break;
+            }
+        }
+        let digits = digits.get(digits.len().saturating_sub(length)..).unwrap_or_default();
+        let mut key = String::with_capacity(self.prefix.len().saturating_add(length));
+        key.push_str(&self.prefix);
+        key.extend(digits.iter().copied().map(char::from));
+        key
     }
 
     /// The entry of `id`, if it is whole: somebody else may have written to it.
     fn find<'a>(&self, bucket: &'a [u8], id: SlotId, now: MonoNanos) -> Option<Slot<'a>> {
-        let slot = self.living(bucket, now)?.into_iter().flatten().find(|slot| slot.id == id)?;
+        let slot = self.living(bucket, now).find(|slot| slot.id == id)?;
         (slot.check == check(id, slot.until, slot.payload)).then_some(slot)
     }
 
     /// `bucket` with `entry`, and whether another one had to go.
     fn with(&self, bucket: &[u8], id: SlotId, entry: &Entry, now: MonoNanos) -> (Vec<u8>, bool) {
-        let mut others = self.living(bucket, now).unwrap_or_default();
-        for slot in &mut others {
-            *slot = slot.filter(|slot| slot.id != id);
-        }
-        let evicted = others.iter().all(Option::is_some);
-        if evicted && let Some(first) = others.iter_mut().min_by_key(|slot| slot.map(|s| s.until)) {
-            *first = None;
-        }
-        let check = check(id, entry.until, &entry.payload);
-        let new = Slot { id, until: entry.until, check, payload: &entry.payload };
+        let others = self.living(bucket, now).filter(|slot| slot.id != id).enumerate();
+        let full = others.clone().count() >= DEPTH;
+        let first = others.clone().min_by_key(|(_, slot)| slot.until).filter(|_| full);
+        let first = first.map(|(place, _)| place);
         let mut written = Vec::with_capacity(
             bucket.len().saturating_add(HEAD).saturating_add(entry.payload.len()),
         );
-        others.into_iter().flatten().chain([new]).for_each(|slot| slot.write(&mut written));
-        (written, evicted)
+        for (_, slot) in others.filter(|(place, _)| Some(*place) != first) {
+            written.extend_from_slice(slot.bytes);
+        }
+        write(id, entry, &mut written);
+        (written, full)
     }
 
-    /// The entries of a bucket that have not expired; `None` for what no worker of ours can have
+    /// The entries of a bucket that have not expired; none of what no worker of ours can have
     /// written.
-    fn living<'a>(&self, bucket: &'a [u8], now: MonoNanos) -> Option<[Option<Slot<'a>>; DEPTH]> {
+    fn living<'a>(
+        &self,
+        bucket: &'a [u8],
+        now: MonoNanos,
+    ) -> impl Iterator<Item = Slot<'a>> + Clone + use<'a> {
+        let bucket = if self.is_ours(bucket, now) { bucket } else { &[] };
+        Walk(bucket).filter(move |slot| slot.until > now)
+    }
+
+    fn is_ours(&self, bucket: &[u8], now: MonoNanos) -> bool {
         let latest = now.after(self.longest).after(CLOCK_TOLERANCE);
-        let mut slots = [None; DEPTH];
-        let mut free = slots.iter_mut();
-        let mut rest = bucket;
-        while !rest.is_empty() {
-            let (slot, tail) = Slot::read(rest)?;
-            if slot.until > latest || slot.payload.len() > self.max_payload {
-                return None;
-            }
-            *free.next()? = Some(slot).filter(|slot| slot.until > now);
-            rest = tail;
-        }
-        Some(slots)
+        let mut walk = Walk(bucket);
+        let possible =
+            |slot: Slot<'_>| slot.until <= latest && slot.payload.len() <= self.max_payload;
+        walk.by_ref().take(DEPTH).all(possible) && walk.0.is_empty()
     }
 }
 
@@ -156,31 +177,42 @@ struct Slot<'a> {
     until: MonoNanos,
     check: [u8; 8],
     payload: &'a [u8],
+    /// All of it.
+    bytes: &'a [u8],
 }
 
 /// Bytes before the payload.
 const HEAD: usize = 34;
 
-impl<'a> Slot<'a> {
-    fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (id, rest) = bytes.split_first_chunk()?;
+/// Entries of a bucket, up to what is none.
+#[derive(Clone, Debug)]
+struct Walk<'a>(&'a [u8]);
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Slot<'a>;
+
+    fn next(&mut self) -> Option<Slot<'a>> {
+        let (id, rest) = self.0.split_first_chunk()?;
         let (until, rest) = rest.split_first_chunk()?;
         let (check, rest) = rest.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
-        let (payload, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        let length = usize::from(u16::from_le_bytes(*length));
+        let payload = rest.get(..length)?;
         let until = MonoNanos(u64::from_le_bytes(*until));
-        Some((Self { id: *id, until, check: *check, payload }, rest))
+        let (bytes, rest) = self.0.split_at_checked(length.saturating_add(HEAD))?;
+        self.0 = rest;
+        Some(Slot { id: *id, until, check: *check, payload, bytes })
     }
+}
 
-    fn write(&self, bucket: &mut Vec<u8>) {
-        // A payload is at most `max_payload` long, which is a `u16`.
-        let length = u16::try_from(self.payload.len()).unwrap_or_default();
-        bucket.extend_from_slice(&self.id);
-        bucket.extend_from_slice(&self.until.0.to_le_bytes());
-        bucket.extend_from_slice(&self.check);
-        bucket.extend_from_slice(&length.to_le_bytes());
-        bucket.extend_from_slice(self.payload);
-    }
+fn write(id: SlotId, entry: &Entry, bucket: &mut Vec<u8>) {
+    // A payload is at most `max_payload` long, which is a `u16`.
+    let length = u16::try_from(entry.payload.len()).unwrap_or_default();
+    bucket.extend_from_slice(&id);
+    bucket.extend_from_slice(&entry.until.0.to_le_bytes());
+    bucket.extend_from_slice(&check(id, entry.until, &entry.payload));
+    bucket.extend_from_slice(&length.to_le_bytes());
+    bucket.extend_from_slice(&entry.payload);
 }
 
 /// What tells an entry of ours from one that somebody has damaged.

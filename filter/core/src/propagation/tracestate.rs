@@ -94,6 +94,14 @@ impl TraceState {
         Self(rest.join(","))
     }
 
+    /// A list that was parsed before, from where others may have written to it: it is taken as it
+    /// is, as long as it can stand in a header.
+    pub(crate) fn remembered(list: &[u8]) -> Option<Self> {
+        let printable = list.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        let list = str::from_utf8(list).ok().filter(|_| printable)?;
+        Some(Self(list.to_owned()))
+    }
+
     /// This list in at most `max` bytes: of one that is longer, members of more than 128 bytes go
     /// first, then the last ones (section 3.3.1.5).
     #[must_use]
