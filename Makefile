@@ -27,6 +27,9 @@ build: $(WASM) $(CLI) ## The module target/meshweft.wasm and the native tool tar
 $(WASM): Cargo.toml Cargo.lock filter/Cargo.toml $(shell find filter/src filter/core) $(wildcard $(TOOLS)/*.sh)
 	@$(TOOLS)/wasm-build.sh $@
 
+target/empty.wasm: Cargo.toml Cargo.lock $(shell find tests/empty) $(wildcard $(TOOLS)/*.sh)
+	@$(TOOLS)/wasm-build.sh $@ meshweft-empty
+
 $(CLI): Cargo.toml Cargo.lock $(shell find filter/cli filter/core)
 	$(CARGO) build $(CARGO_FLAGS) --release -p meshweft-cli
 	@mkdir -p target && cp $(NATIVE_DIR)/release/meshweft $@.new && mv $@.new $@
@@ -70,10 +73,14 @@ test-backends: $(WASM) ## The module before real trace backends; builds them onc
 test-istio: $(WASM) ## The module in a mesh under real istiods; builds them once
 	@$(TOOLS)/istio.sh
 
+.PHONY: bench
+bench: $(WASM) target/empty.wasm ## What tracing costs, side by side; ARGS=--quick: under a minute
+	@$(TOOLS)/bench.sh $(ARGS)
+
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(CARGO_FLAGS) --workspace --exclude meshweft --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --exclude meshweft --exclude meshweft-empty --all-targets -- -D warnings
 	@$(TOOLS)/wasm-lint.sh
 	@$(MAKE) --no-print-directory doc
 

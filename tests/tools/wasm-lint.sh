@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wasm-lint.sh: clippy for the adapter, compiled for the target it ships for.
+# wasm-lint.sh: clippy for what is compiled to wasm alone, for the target it ships for.
 source "$(dirname "$0")/common.sh"
 source "$ROOT/tests/tools/toolchain.sh"
 
@@ -12,4 +12,4 @@ if [ "$CARGO_WASM" = /usr/bin/cargo ]; then
     export CARGO=/usr/bin/cargo
     clippy=(/usr/bin/cargo-clippy clippy)
 fi
-"${clippy[@]}" -p meshweft "${CARGO_WASM_FLAGS[@]}" -- -D warnings </dev/null
+"${clippy[@]}" -p meshweft -p meshweft-empty "${CARGO_WASM_FLAGS[@]}" -- -D warnings </dev/null

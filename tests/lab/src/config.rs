@@ -1,6 +1,7 @@
 //! Pieces of Envoy configuration, as JSON that tests put together and change.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -85,6 +86,12 @@ pub fn meshweft(config: &Value) -> Value {
 /// The filter's `typed_config`.
 #[must_use]
 pub fn wasm(config: &Value) -> Value {
+    wasm_of(&paths::module(), &config.to_string())
+}
+
+/// The `typed_config` of a filter that is this module.
+#[must_use]
+pub fn wasm_of(module: &Path, configuration: &str) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
         "config": {
@@ -93,12 +100,12 @@ pub fn wasm(config: &Value) -> Value {
             "failure_policy": "FAIL_OPEN",
             "vm_config": {
                 "runtime": "envoy.wasm.runtime.v8",
-                "code": {"local": {"filename": paths::module()}},
+                "code": {"local": {"filename": module}},
                 "environment_variables": {"key_values": {"LAB_TOKEN": "from-the-environment"}},
             },
             "configuration": {
                 "@type": "type.googleapis.com/google.protobuf.StringValue",
-                "value": config.to_string(),
+                "value": configuration,
             },
         },
     })
@@ -106,7 +113,7 @@ pub fn wasm(config: &Value) -> Value {
 
 /// The filter, its configuration read from a file that may be replaced while traffic runs.
 #[must_use]
-pub fn meshweft_by_ecds(file: &std::path::Path) -> Value {
+pub fn meshweft_by_ecds(file: &Path) -> Value {
     json!({"name": "meshweft", "config_discovery": {
         "config_source": {
             "path_config_source": {"path": file},
@@ -134,7 +141,7 @@ pub fn listener(
     direction: Direction,
     filters: Vec<Value>,
     routes: Vec<Value>,
-    access_log: Option<&std::path::Path>,
+    access_log: Option<&Path>,
 ) -> Value {
     let mut filters = filters;
     filters.push(json!({"name": "envoy.filters.http.router", "typed_config": {

@@ -13,6 +13,7 @@
 
 pub mod app;
 pub mod backends;
+pub mod bench;
 pub mod client;
 pub mod collector;
 pub mod config;

@@ -157,7 +157,8 @@ pub fn exporting(more: Value) -> Value {
     config
 }
 
-fn merge(into: &mut Value, from: Value) {
+/// Puts the fields of `from` into `into`, objects within objects.
+pub fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -1,5 +1,5 @@
-//! Envoy's own OpenTelemetry tracer: an exporter that owes nothing to ours, to try the receiver
-//! with and to compare the filter with.
+//! Envoy's own tracers: exporters that owe nothing to ours, to try the receiver with and to
+//! compare the filter with.
 
 use serde_json::{Value, json};
 
@@ -20,20 +20,39 @@ pub fn traced(mut listener: Value, service: &str, percent: f64) -> Value {
 /// The native tracer as a field of a connection manager; see [`traced`].
 #[must_use]
 pub fn tracing(service: &str, percent: f64) -> Value {
+    let tracer = json!({
+        "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+        "service_name": service,
+        "http_service": {"http_uri": {
+            "uri": format!("http://{COLLECTOR}/v1/traces"),
+            "cluster": COLLECTOR,
+            "timeout": "1s",
+        }},
+    });
+    by_provider(percent, "envoy.tracers.opentelemetry", &tracer)
+}
+
+/// The same listener with the native Zipkin tracer, which sends Zipkin's JSON, its default.
+///
+/// # Panics
+/// If the value is not such a listener.
+#[must_use]
+pub fn traced_by_zipkin(mut listener: Value, percent: f64) -> Value {
+    let tracer = json!({
+        "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+        "collector_cluster": COLLECTOR,
+        "collector_endpoint": "/api/v2/spans",
+        "collector_endpoint_version": "HTTP_JSON",
+    });
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["tracing"] =
+        by_provider(percent, "envoy.tracers.zipkin", &tracer);
+    listener
+}
+
+fn by_provider(percent: f64, name: &str, tracer: &Value) -> Value {
     json!({
         "random_sampling": {"value": percent},
-        "provider": {
-            "name": "envoy.tracers.opentelemetry",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-                "service_name": service,
-                "http_service": {"http_uri": {
-                    "uri": format!("http://{COLLECTOR}/v1/traces"),
-                    "cluster": COLLECTOR,
-                    "timeout": "1s",
-                }},
-            },
-        },
+        "provider": {"name": name, "typed_config": tracer},
     })
 }
 

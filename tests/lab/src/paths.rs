@@ -44,3 +44,16 @@ pub fn module() -> PathBuf {
     assert!(path.is_file(), "no module at {}: `make build` makes it", path.display());
     path
 }
+
+/// The module of the filter that does nothing, with which the benchmark compares:
+/// `MESHWEFT_EMPTY_WASM`, else `target/empty.wasm`.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn empty_module() -> PathBuf {
+    let path = env::var_os("MESHWEFT_EMPTY_WASM")
+        .map_or_else(|| workspace().join("target/empty.wasm"), PathBuf::from);
+    assert!(path.is_file(), "no module at {}: `make bench` makes it", path.display());
+    path
+}

@@ -1,0 +1,258 @@
+//! What is compared: an Envoy each, alike but for what traces.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use meshweft_core::config::Config;
+use serde_json::{Value, json};
+
+use crate::config::{
+    COLLECTOR, Direction, bootstrap, cluster, listener, meshweft, node, route, wasm_of,
+};
+use crate::mesh::merge;
+use crate::native;
+
+/// How many spans native tracers collect at least before they send them, if it is not their own
+/// default of 5: as many as the filter's batches have.
+const LARGE_FLUSH: u32 = 512;
+
+/// The listener of a mode's Envoy.
+pub const LISTENER: &str = "bench";
+
+/// One Envoy of the comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mode {
+    /// Its name, also in the JSON.
+    pub name: String,
+    /// What traces there.
+    pub tracer: Tracer,
+    /// The `traceparent` of its requests.
+    pub parent: Option<&'static str>,
+    /// The share of its requests that is recorded.
+    pub share: f64,
+}
+
+/// What traces the requests of an Envoy.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tracer {
+    /// Nothing.
+    Nothing,
+    /// A wasm filter that does nothing.
+    Empty,
+    /// The filter, with this configuration.
+    Meshweft(Value),
+    /// Envoy's own OpenTelemetry tracer.
+    OpenTelemetry {
+        /// Its share of the requests, in percent.
+        percent: f64,
+        /// How many spans it collects before it sends them.
+        flush: Option<u32>,
+    },
+    /// Envoy's own Zipkin tracer.
+    Zipkin {
+        /// Its share of the requests, in percent.
+        percent: f64,
+        /// How many spans it collects before it sends them.
+        flush: Option<u32>,
+    },
+}
+
+const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const NOT_SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+
+/// The names of the modes between which the goals are.
+pub mod names {
+    /// No tracer.
+    pub const PLAIN: &str = "plain";
+    /// The filter that does nothing.
+    pub const EMPTY: &str = "empty wasm filter";
+    /// The filter records nothing.
+    pub const OFF: &str = "meshweft 0 %";
+    /// The filter records everything.
+    pub const ALL: &str = "meshweft 100 %";
+    /// The caller says no.
+    pub const PARENT_OFF: &str = "meshweft, parent not sampled";
+    /// One rule, nothing recorded.
+    pub const ONE_RULE: &str = "meshweft 0 %, 1 rule";
+    /// A thousand rules, nothing recorded.
+    pub const RULES: &str = "meshweft 0 %, 1,000 rules";
+    /// The native tracer as it comes.
+    pub const OPEN_TELEMETRY: &str = "OpenTelemetry 100 %";
+    /// The same with larger batches.
+    pub const OPEN_TELEMETRY_LARGE: &str = "OpenTelemetry 100 %, by 512 spans";
+    /// The native tracer as it comes.
+    pub const ZIPKIN: &str = "Zipkin 100 %";
+    /// The same with larger batches.
+    pub const ZIPKIN_LARGE: &str = "Zipkin 100 %, by 512 spans";
+}
+
+/// All modes, or those of the goals alone.
+#[must_use]
+pub fn modes(quick: bool) -> Vec<Mode> {
+    use names::{
+        ALL, EMPTY, OFF, ONE_RULE, OPEN_TELEMETRY, OPEN_TELEMETRY_LARGE, PARENT_OFF, PLAIN, RULES,
+        ZIPKIN, ZIPKIN_LARGE,
+    };
+    let ours = |name: &str, share, more| mode(name, Tracer::Meshweft(configuration(more)), share);
+    let rate = |rate: f64| json!({"sampling": {"rate": rate}});
+    let with_rules = |numbers| json!({"sampling": {"rate": 0, "rules": rules(numbers)}});
+    let otel = |name: &str, percent, flush| {
+        mode(name, Tracer::OpenTelemetry { percent, flush }, percent / 100.0)
+    };
+    let zipkin =
+        |name: &str, percent, flush| mode(name, Tracer::Zipkin { percent, flush }, percent / 100.0);
+    let mut all = vec![
+        mode(PLAIN, Tracer::Nothing, 0.0),
+        mode(EMPTY, Tracer::Empty, 0.0),
+        ours(OFF, 0.0, rate(0.0)),
+        Mode { parent: Some(NOT_SAMPLED), ..ours(PARENT_OFF, 0.0, rate(1.0)) },
+        ours(ALL, 1.0, rate(1.0)),
+        otel(OPEN_TELEMETRY, 100.0, None),
+        otel(OPEN_TELEMETRY_LARGE, 100.0, Some(LARGE_FLUSH)),
+        zipkin(ZIPKIN, 100.0, None),
+    ];
+    if quick {
+        return all;
+    }
+    all.extend([
+        zipkin(ZIPKIN_LARGE, 100.0, Some(LARGE_FLUSH)),
+        ours("meshweft 1 %", 0.01, rate(0.01)),
+        ours("meshweft 10 %", 0.1, rate(0.1)),
+        Mode { parent: Some(SAMPLED), ..ours("meshweft, parent sampled", 1.0, rate(0.0)) },
+        ours(ONE_RULE, 0.0, with_rules(999..1_000)),
+        ours(RULES, 0.0, with_rules(0..1_000)),
+        otel("OpenTelemetry 0 %", 0.0, None),
+        otel("OpenTelemetry 1 %", 1.0, None),
+        otel("OpenTelemetry 10 %", 10.0, None),
+        zipkin("Zipkin 0 %", 0.0, None),
+        zipkin("Zipkin 1 %", 1.0, None),
+        zipkin("Zipkin 10 %", 10.0, None),
+    ]);
+    // What a build may not have yet; the modes above go without correlation.
+    let correlation = json!({"headers": ["x-request-id"]});
+    for (name, share, more) in [
+        ("meshweft 0 %, keep", 0.0, json!({"sampling": {"rate": 0, "keep": {"errors": true}}})),
+        (
+            "meshweft 0 %, correlation",
+            0.0,
+            json!({"sampling": {"rate": 0}, "correlation": correlation}),
+        ),
+        ("meshweft 100 %, correlation", 1.0, json!({"correlation": correlation})),
+    ] {
+        if accepted(&configuration(more.clone())) {
+            all.push(ours(name, share, more));
+        }
+    }
+    all
+}
+
+/// A configuration with all defaults but for these fields, and without correlation.
+#[must_use]
+pub fn configuration(more: Value) -> Value {
+    let mut config = json!({"service": {"name": "bench"}, "export": {"cluster": COLLECTOR}});
+    let without = json!({"correlation": {"headers": []}});
+    let mut probe = config.clone();
+    merge(&mut probe, without.clone());
+    if accepted(&probe) {
+        merge(&mut config, without);
+    }
+    merge(&mut config, more);
+    config
+}
+
+fn accepted(config: &Value) -> bool {
+    Config::parse(config.to_string().as_bytes(), &|_| None).is_ok()
+}
+
+fn mode(name: &str, tracer: Tracer, share: f64) -> Mode {
+    Mode { name: name.to_owned(), tracer, parent: None, share }
+}
+
+/// A thousand of these are a mixed set: exact paths, prefixes and hosts. None matches a request of
+/// the benchmark.
+fn rules(numbers: std::ops::Range<usize>) -> Vec<Value> {
+    let rule = |number: usize| {
+        let matcher = match number % 3 {
+            0 => json!({"path": format!("/api/v1/resource-{number:04}")}),
+            1 => json!({"path": {"prefix": format!("/api/v2/resource-{number:04}/")}}),
+            _ => json!({"host": format!("s{number:04}.shop.example")}),
+        };
+        json!({"name": format!("r{number}"), "match": matcher, "rate": 0})
+    };
+    numbers.map(rule).collect()
+}
+
+impl Mode {
+    /// The bytes of one of its requests: what a browser or a service sends.
+    #[must_use]
+    pub fn request(&self) -> Vec<u8> {
+        let parent = self.parent.map(|parent| format!("traceparent: {parent}\r\n"));
+        format!(
+            "GET /orders/1729?page=2 HTTP/1.1\r\n\
+            host: shop.example\r\n\
+            user-agent: bench/1.0 (linux; x86_64)\r\n\
+            accept: application/json\r\n\
+            accept-language: en-GB,en;q=0.8\r\n\
+            accept-encoding: gzip, br\r\n\
+            cache-control: no-cache\r\n\
+            x-tenant: acme\r\n\
+            {}\r\n",
+            parent.unwrap_or_default()
+        )
+        .into_bytes()
+    }
+
+    /// The bootstrap of its Envoy; `empty` is the module of [`Tracer::Empty`].
+    #[must_use]
+    pub fn bootstrap(&self, empty: &Path, upstream: SocketAddr, collector: SocketAddr) -> Value {
+        let filters = match &self.tracer {
+            Tracer::Empty => vec![json!({"name": "empty", "typed_config": wasm_of(empty, "")})],
+            Tracer::Meshweft(config) => vec![meshweft(config)],
+            Tracer::Nothing | Tracer::OpenTelemetry { .. } | Tracer::Zipkin { .. } => vec![],
+        };
+        let mut listener =
+            listener(LISTENER, Direction::Inbound, filters, vec![route("/", "app")], None);
+        let mut runtime = serde_json::Map::new();
+        match self.tracer {
+            Tracer::OpenTelemetry { percent, flush } => {
+                listener = native::traced(listener, "bench", percent);
+                runtime.extend(
+                    flush.map(|n| ("tracing.opentelemetry.min_flush_spans".to_owned(), n.into())),
+                );
+            }
+            Tracer::Zipkin { percent, flush } => {
+                listener = native::traced_by_zipkin(listener, percent);
+                runtime
+                    .extend(flush.map(|n| ("tracing.zipkin.min_flush_spans".to_owned(), n.into())));
+            }
+            Tracer::Nothing | Tracer::Empty | Tracer::Meshweft(_) => {}
+        }
+        let clusters = vec![cluster("app", upstream), cluster(COLLECTOR, collector)];
+        let mut bootstrap = bootstrap(node("bench"), vec![listener], clusters);
+        bootstrap["layered_runtime"] =
+            json!({"layers": [{"name": "bench", "static_layer": runtime}]});
+        // The lab's is for tests that wait for figures; this is Envoy's default.
+        bootstrap["stats_flush_interval"] = json!("5s");
+        bootstrap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_configuration_is_one_that_users_may_have() {
+        let all = modes(false);
+        let mut names: Vec<_> = all.iter().map(|mode| mode.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        for mode in &all {
+            if let Tracer::Meshweft(config) = &mode.tracer {
+                assert!(accepted(config), "{}", mode.name);
+            }
+        }
+        assert!(modes(true).iter().all(|mode| all.contains(mode)));
+    }
+}

@@ -1,0 +1,106 @@
+//! `make bench`: what tracing costs, side by side.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for the terminal that stops with words when a piece is missing"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+use meshweft_lab::bench::mode::modes;
+use meshweft_lab::bench::report::{About, Report};
+use meshweft_lab::bench::{Plan, chart, run};
+use meshweft_lab::paths;
+
+const USAGE: &str = "usage: bench [--quick] [--only TEXT[,TEXT]…] [--rounds N] [--out FOLDER]
+
+  --quick       the modes of the main goals, under a minute
+  --only TEXT   beside the plain Envoy, only modes whose name contains one of these texts
+  --rounds N    so many rounds
+  --out FOLDER  where bench.json and bench.svg go (target/bench)";
+
+#[derive(Debug)]
+struct Arguments {
+    quick: bool,
+    only: Option<String>,
+    rounds: Option<usize>,
+    out: PathBuf,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let Some(arguments) = arguments() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let quick = arguments.quick;
+    let plan = Plan {
+        rounds: arguments.rounds.unwrap_or(if quick { 40 } else { 120 }),
+        requests: 1_024,
+        connections: 8,
+        workers: 1,
+        paced_rounds: if quick { 0 } else { 4 },
+        empty: paths::empty_module(),
+    };
+    let mut modes = modes(quick);
+    if let Some(only) = &arguments.only {
+        let wanted = |name: &str| only.split(',').any(|text| name.contains(text));
+        modes =
+            modes.into_iter().filter(|mode| mode.name == "plain" || wanted(&mode.name)).collect();
+    }
+    let measured = run(&plan, modes, |progress| eprintln!("bench: {progress}")).await;
+    let report = Report::of(about(), plan, &measured);
+    print!("{}", report.text());
+    write(&arguments.out, "bench.json", &format!("{:#}\n", report.json()));
+    write(&arguments.out, "bench.svg", &chart::bars(&report));
+    ExitCode::SUCCESS
+}
+
+fn arguments() -> Option<Arguments> {
+    let mut arguments = Arguments {
+        quick: false,
+        only: None,
+        rounds: None,
+        out: paths::workspace().join("target/bench"),
+    };
+    let mut given = env::args().skip(1);
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--quick" => arguments.quick = true,
+            "--only" => arguments.only = Some(given.next()?),
+            "--rounds" => arguments.rounds = Some(given.next()?.parse().ok().filter(|n| *n > 0)?),
+            "--out" => arguments.out = given.next()?.into(),
+            _ => return None,
+        }
+    }
+    Some(arguments)
+}
+
+fn about() -> About {
+    let said = |program: &Path, argument: &str| {
+        let output = Command::new(program).arg(argument).output();
+        let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let version = said(&paths::envoy(), "--version");
+    let version = version.rsplit("version: ").next().unwrap_or_default();
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let models = || processors.lines().filter_map(|line| line.strip_prefix("model name"));
+    let model = models().next().unwrap_or_default().trim_start_matches(['\t', ' ', ':']);
+    About {
+        date: said(Path::new("date"), "+%F"),
+        machine: format!("{} processors {model}", models().count()),
+        envoy: version.split('/').nth(1).unwrap_or(version).to_owned(),
+        module: fs::metadata(paths::module()).expect("the module").len(),
+    }
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    fs::create_dir_all(folder).expect("the folder is made");
+    let path = folder.join(name);
+    fs::write(&path, text).expect("the file is written");
+    eprintln!("bench: {}", path.display());
+}
