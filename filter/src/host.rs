@@ -1,9 +1,7 @@
 //! The only file that talks to the host: every status becomes a value here.
 //!
-//! The SDK's own wrappers panic on statuses and bytes that they do not expect, and a panic in
+//! The wrappers of the Rust SDK panic on statuses and bytes that they do not expect, and a panic in
 //! the VM is a 503 for live traffic. So the imports are declared here, with plain integers.
-//! One call stays the SDK's, [`dispatch`]: its dispatcher routes answers only to calls that it
-//! has made itself.
 
 use std::time::Duration;
 
@@ -12,7 +10,23 @@ use meshweft_core::config::CelError;
 use meshweft_core::model::{
     HeaderEdit, Headers, MetricKind, MonoNanos, Shared, SharedError, UnixNanos,
 };
-use proxy_wasm::types::{LogLevel, MapType};
+
+/// How loud a line of the log is; numbers are the ABI's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LogLevel {
+    Warn = 3,
+    Error = 4,
+}
+
+/// Where headers stand; numbers are the ABI's.
+#[derive(Clone, Copy, Debug)]
+enum MapType {
+    HttpRequestHeaders = 0,
+    HttpResponseHeaders = 2,
+    HttpResponseTrailers = 3,
+    HttpCallResponseHeaders = 6,
+    HttpCallResponseTrailers = 7,
+}
 
 /// The host as it shows the current request.
 #[derive(Clone, Copy, Debug)]
@@ -205,9 +219,25 @@ pub(crate) fn dispatch(
     body: &[u8],
     timeout: Duration,
 ) -> Option<u32> {
-    let headers = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
-    let body = (!body.is_empty()).then_some(body);
-    proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout).ok()
+    let headers = Headers::encode(headers)?;
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0;
+    // SAFETY: the slices outlive the call; `token` is a local.
+    let status = unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            core::ptr::null(),
+            0,
+            timeout,
+            &raw mut token,
+        )
+    };
+    (status == OK).then_some(token)
 }
 
 /// Asks for ticks of the current root context.
@@ -295,7 +325,7 @@ fn buffer(kind: u32, max: usize) -> Vec<u8> {
 
 const OK: u32 = 0;
 
-/// What a call leaves in memory that it had the SDK's `proxy_on_memory_allocate` allocate.
+/// What a call leaves in memory that it had `proxy_on_memory_allocate` allocate.
 fn read(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
     answer_of(call).ok()
 }
@@ -311,8 +341,8 @@ fn answer_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u
     if data.is_null() || size == 0 {
         return Ok(Vec::new());
     }
-    // SAFETY: the ABI hands over a block of `size` bytes, made as a boxed slice by the SDK's
-    // allocation function, which nobody else will free.
+    // SAFETY: the ABI hands over a block of `size` bytes that our allocation function has made with
+    // this capacity, and which nobody else will free.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
@@ -362,6 +392,18 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
         cas: *mut u32,
+    ) -> u32;
+    fn proxy_http_call(
+        upstream: *const u8,
+        upstream_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout: u32,
+        token: *mut u32,
     ) -> u32;
     fn proxy_increment_metric(handle: u32, offset: i64) -> u32;
     fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;

@@ -1,12 +1,10 @@
-//! One HTTP request as the SDK sees it.
+//! One HTTP request as the host sees it.
 
 use meshweft_core::attempt::Attempt;
 use meshweft_core::config::Mode;
 use meshweft_core::stream::{RequestEffects, Stream};
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, LogLevel};
 
-use crate::host;
+use crate::host::{self, LogLevel};
 use crate::root::{Instance, Shared};
 
 /// One HTTP request.
@@ -44,30 +42,15 @@ impl Request {
         with(&mut self.work, &mut shared);
     }
 
-    /// A part of the response came by.
-    const fn response(&mut self, is_last: bool) {
-        if is_last && let Work::Stream(stream) = &mut self.work {
-            stream.on_response_end();
+    /// Whether there is nothing more to come of it once the host is done with it.
+    pub(crate) const fn has_ended(&self) -> bool {
+        match &self.work {
+            Work::Attempt(_) => true,
+            Work::Stream(stream) => self.instance.is_none() || stream.has_ended(),
         }
     }
-}
 
-impl Context for Request {
-    fn on_done(&mut self) -> bool {
-        // A try ends here, since `on_log` never runs for it.
-        if matches!(self.work, Work::Attempt(_)) {
-            self.shared(|work, Shared { plugin, .. }| {
-                if let Work::Attempt(attempt) = work {
-                    attempt.on_done(plugin, &host::Current, host::now(), host::wall());
-                }
-            });
-        }
-        true
-    }
-}
-
-impl HttpContext for Request {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+    pub(crate) fn on_request_headers(&mut self) {
         self.shared(|work, Shared { plugin, rng }| {
             apply(&match work {
                 Work::Attempt(attempt) => {
@@ -78,10 +61,9 @@ impl HttpContext for Request {
                 }
             });
         });
-        Action::Continue
     }
 
-    fn on_http_response_headers(&mut self, _: usize, is_last: bool) -> Action {
+    pub(crate) fn on_response_headers(&mut self, is_last: bool) {
         self.response(is_last);
         self.shared(|work, Shared { plugin, .. }| match work {
             Work::Attempt(attempt) => attempt.on_response_headers(&host::Current),
@@ -89,28 +71,38 @@ impl HttpContext for Request {
                 host::edit_response(&stream.on_response_headers(plugin, host::wall));
             }
         });
-        Action::Continue
     }
 
-    fn on_http_response_body(&mut self, _: usize, is_last: bool) -> Action {
-        self.response(is_last);
-        Action::Continue
-    }
-
-    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+    pub(crate) fn on_response_trailers(&mut self) {
         self.response(true);
         if let Work::Attempt(attempt) = &mut self.work {
             attempt.on_response_trailers(&host::Current);
         }
-        Action::Continue
     }
 
-    fn on_log(&mut self) {
+    pub(crate) fn on_log(&mut self) {
         self.shared(|work, Shared { plugin, rng }| {
             if let Work::Stream(stream) = work {
                 apply(&stream.on_log(plugin, &host::Current, &host::Proxy, rng));
             }
         });
+    }
+
+    /// A try ends here, since `on_log` never runs for it.
+    pub(crate) fn on_done(&mut self) {
+        self.shared(|work, Shared { plugin, .. }| {
+            if let Work::Attempt(attempt) = work {
+                attempt.on_done(plugin, &host::Current, host::now(), host::wall());
+            }
+        });
+    }
+
+    /// A part of the response came by. That its last came is not known where that is a body: a
+    /// callback for bodies would cost every request more than what it spares some.
+    const fn response(&mut self, is_last: bool) {
+        if is_last && let Work::Stream(stream) = &mut self.work {
+            stream.on_response_end();
+        }
     }
 }
 

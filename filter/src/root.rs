@@ -1,4 +1,4 @@
-//! One configured instance as the SDK sees it: configuration, ticks, answers, the way out.
+//! One configured instance as the host sees it: configuration, ticks, answers, the way out.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,13 +8,10 @@ use meshweft_core::export::{self, Answer, CallId, Outcome};
 use meshweft_core::model::{Metric, MetricId, MetricKind};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::sampling::{self, Poll};
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{ContextType, LogLevel};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::host;
-use crate::request::Request;
+use crate::host::{self, LogLevel};
 
 /// What the requests of an instance share with its root context.
 pub(crate) type Instance = Rc<RefCell<Shared>>;
@@ -40,8 +37,13 @@ pub(crate) struct Root {
     first_tick_over: bool,
 }
 
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, _: usize, trailers: usize) {
+impl Root {
+    /// What its requests work with, once it is configured.
+    pub(crate) fn instance(&self) -> Option<Instance> {
+        self.instance.clone()
+    }
+
+    pub(crate) fn on_http_call_response(&mut self, token: u32, headers: usize, trailers: usize) {
         let polled = self.poll == Some(token);
         let position = self.calls.iter().position(|(known, _)| *known == token);
         let id = position.map(|position| self.calls.swap_remove(position).1);
@@ -78,15 +80,15 @@ impl Context for Root {
         }
     }
 
-    fn on_done(&mut self) -> bool {
+    /// Whether the host may forget it at once.
+    pub(crate) fn on_done(&mut self) -> bool {
         let done = self.shared(|shared| shared.plugin.on_shutdown(host::now())).unwrap_or(true);
         self.move_metrics();
         done
     }
-}
 
-impl RootContext for Root {
-    fn on_configure(&mut self, _: usize) -> bool {
+    /// Whether the configuration is accepted.
+    pub(crate) fn on_configure(&mut self) -> bool {
         match self.read() {
             Ok(config) => {
                 self.start(config);
@@ -103,12 +105,13 @@ impl RootContext for Root {
         }
     }
 
-    fn on_tick(&mut self) {
+    /// Whether it had asked for time and has finished now.
+    pub(crate) fn on_tick(&mut self) -> bool {
         let first = !core::mem::replace(&mut self.first_tick_over, true);
         let Some((tick, period)) = self.shared(|Shared { plugin, .. }| {
             (plugin.on_tick(host::now(), host::wall(), &host::Proxy), plugin.tick_period())
         }) else {
-            return;
+            return false;
         };
         if first {
             host::set_tick_period(period);
@@ -129,18 +132,9 @@ impl RootContext for Root {
         if tick.done {
             host::done();
         }
+        tick.done
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Request::new(self.instance.clone())))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-}
-
-impl Root {
     /// Reads the configuration, and has its expressions compiled in place of those before.
     fn read(&mut self) -> Result<Config, ConfigError> {
         let mut config = Config::parse(&host::configuration(), &host::environment)?;

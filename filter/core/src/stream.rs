@@ -168,6 +168,12 @@ impl Stream {
         }
     }
 
+    /// Whether [`on_log`](Self::on_log) has run.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
     /// Counts the request, and takes in its span if one is open.
     ///
     /// Everything is final here, also for requests whose header callbacks never ran. For those

@@ -5,11 +5,9 @@ mod common;
 
 use std::time::Duration;
 
-use meshweft_host_tests::{
-    Answer, HostEmulator, STATUSES, Status, Trap, answer, ok_answer, request,
-};
+use meshweft_host_tests::{Answer, HostEmulator, STATUSES, Trap, answer, ok_answer, request};
 
-/// All that makes the adapter call the host; no regex, see the last exception.
+/// All that makes the adapter call the host; no regex, see the last test but one.
 const CONFIGURATION: &str = r#"{"export": {
     "cluster": ["otel-collector", {"service": "otel.far", "port": 4317}],
     "protocol": "otlp/grpc", "compression": "gzip"}, "propagation": {
@@ -27,48 +25,17 @@ const CONFIGURATION: &str = r#"{"export": {
 /// The same module as an upstream filter.
 const UPSTREAM: &str = r#"{"mode": "upstream", "export": {"cluster": "otel-collector"}}"#;
 
-/// Statuses that do trap: the SDK makes these two calls in its own dispatcher and panics on
-/// what the ABI does not define for them. Envoy answers them only as listed under `safe`, and
-/// answers routed by the SDK need them.
-const EXCEPTIONS: &[Exception] = &[
-    Exception {
-        // Called with the id of a context that the host has just entered: Envoy finds it.
-        hostcall: "proxy_set_effective_context",
-        safe: &[Status::Ok],
-    },
-    Exception {
-        // Envoy: no such cluster or a missing pseudo header, or a request that does not start.
-        hostcall: "proxy_http_call",
-        safe: &[Status::Ok, Status::BadArgument, Status::InternalFailure],
-    },
-];
-
-struct Exception {
-    hostcall: &'static str,
-    safe: &'static [Status],
-}
-
-impl Exception {
-    fn traps(hostcall: &str, status: u32) -> bool {
-        let exception = EXCEPTIONS.iter().find(|exception| exception.hostcall == hostcall);
-        exception.is_some_and(|exception| exception.safe.iter().all(|safe| *safe as u32 != status))
-    }
-}
-
 /// A life from the first callback to the last. With `late`, the fault comes after the module is
 /// configured: else a module that could not read its configuration would call nothing more.
 fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     let mut host = HostEmulator::new(common::module())?;
-    // A fault does nothing but answer, and a callout that is under way without a name of its own
-    // is not one that the ABI knows.
-    let works = hostcall == "proxy_http_call" && status == Status::Ok as u32;
-    if !late && !works {
+    if !late {
         host.fault(hostcall, status);
     }
     let root = host.create_root()?;
     host.vm_start(root)?;
     host.configure(root, CONFIGURATION)?;
-    if late && !works {
+    if late {
         host.fault(hostcall, status);
     }
     let upstream = host.create_root()?;
@@ -119,8 +86,7 @@ fn live(hostcall: &str, status: u32, late: bool) -> Result<HostEmulator, Trap> {
     Ok(host)
 }
 
-/// The hostcalls that a life without faults makes. The SDK imports more for functions that
-/// nobody calls.
+/// The hostcalls that a life without faults makes.
 fn hostcalls() -> Vec<String> {
     let host = live("none", 0, false).unwrap();
     let names = host.state().hostcalls.keys();
@@ -133,9 +99,6 @@ fn no_status_of_a_hostcall_traps() {
     for hostcall in hostcalls() {
         for status in STATUSES {
             for late in [false, true] {
-                if Exception::traps(&hostcall, status) {
-                    continue;
-                }
                 if let Err(trap) = live(&hostcall, status, late) {
                     wrong.push((hostcall.clone(), status, trap.to_string()));
                 }
@@ -143,21 +106,6 @@ fn no_status_of_a_hostcall_traps() {
         }
     }
     assert_eq!(wrong, []);
-}
-
-#[test]
-fn the_exceptions_are_still_exceptions() {
-    for exception in EXCEPTIONS {
-        for status in STATUSES {
-            let outcome = live(exception.hostcall, status, true);
-            assert_eq!(
-                outcome.is_err(),
-                Exception::traps(exception.hostcall, status),
-                "{} {status}: {outcome:?}",
-                exception.hostcall
-            );
-        }
-    }
 }
 
 #[test]
@@ -216,7 +164,6 @@ fn the_life_reaches_every_hostcall_of_the_adapter() {
             "proxy_record_metric",
             "proxy_remove_header_map_value",
             "proxy_replace_header_map_value",
-            "proxy_set_effective_context",
             "proxy_set_property",
             "proxy_set_shared_data",
             "proxy_set_tick_period_milliseconds",

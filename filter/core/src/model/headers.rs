@@ -43,6 +43,24 @@ impl Headers {
         (at <= buffer.len()).then_some(Self { buffer, entries })
     }
 
+    /// The same, serialized for the host; `None` if it is beyond what 32 bits can say.
+    #[must_use]
+    pub fn encode<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Option<Vec<u8>> {
+        let size = |bytes: &[u8]| Some(u32::try_from(bytes.len()).ok()?.to_le_bytes());
+        let mut out = u32::try_from(pairs.len()).ok()?.to_le_bytes().to_vec();
+        for (name, value) in pairs {
+            out.extend_from_slice(&size(name.as_ref())?);
+            out.extend_from_slice(&size(value.as_ref())?);
+        }
+        for (name, value) in pairs {
+            for bytes in [name.as_ref(), value.as_ref()] {
+                out.extend_from_slice(bytes);
+                out.push(0);
+            }
+        }
+        Some(out)
+    }
+
     /// The first value of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
@@ -110,18 +128,14 @@ mod tests {
     use super::*;
 
     fn wire(pairs: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut out = u32::try_from(pairs.len()).unwrap().to_le_bytes().to_vec();
-        for (name, value) in pairs {
-            out.extend(u32::try_from(name.len()).unwrap().to_le_bytes());
-            out.extend(u32::try_from(value.len()).unwrap().to_le_bytes());
-        }
-        for (name, value) in pairs {
-            out.extend(name.as_bytes());
-            out.push(0);
-            out.extend(*value);
-            out.push(0);
-        }
-        out
+        Headers::encode(pairs).unwrap()
+    }
+
+    #[test]
+    fn the_wire_is_the_abi_s() {
+        let expected = b"\x02\0\0\0\x01\0\0\0\x03\0\0\0\x02\0\0\0\0\0\0\0a\0one\0bc\0\0";
+        assert_eq!(wire(&[("a", b"one"), ("bc", b"")]), expected);
+        assert_eq!(wire(&[]), [0; 4]);
     }
 
     #[test]
