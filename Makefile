@@ -57,6 +57,10 @@ test-wasm: ## The core's tests again, as wasm in Node
 test-host: $(WASM) ## The module in an emulated host
 	$(CARGO) test $(CARGO_FLAGS) --no-fail-fast -p meshweft-host-tests
 
+.PHONY: budget
+budget: $(WASM) ## Writes what a request costs anew, into tests/host/tests/testdata
+	MESHWEFT_BUDGET_WRITE=1 $(CARGO) test $(CARGO_FLAGS) -p meshweft-host-tests --test figures
+
 .PHONY: test-e2e
 test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
 	@$(TOOLS)/e2e.sh $(ENVOY_VERSIONS)

@@ -22,7 +22,7 @@ impl Module {
     /// If there is none: a test that needs it must fail, not pass by.
     #[must_use]
     pub fn load() -> Self {
-        let path = env::var_os(MODULE_VARIABLE).map_or_else(default_path, PathBuf::from);
+        let path = Self::path();
         let bytes = fs::read(&path).unwrap_or_else(|error| {
             panic!(
                 "cannot read the module {}: {error}; run `make build` first, or let \
@@ -31,6 +31,12 @@ impl Module {
             )
         });
         Self::compile(&bytes)
+    }
+
+    /// Where that module is.
+    #[must_use]
+    pub fn path() -> PathBuf {
+        env::var_os(MODULE_VARIABLE).map_or_else(default_path, PathBuf::from)
     }
 
     /// A module from its bytes.
