@@ -21,11 +21,11 @@ pub(crate) enum LogLevel {
 /// Where headers stand; numbers are the ABI's.
 #[derive(Clone, Copy, Debug)]
 enum MapType {
-    HttpRequestHeaders = 0,
-    HttpResponseHeaders = 2,
-    HttpResponseTrailers = 3,
-    HttpCallResponseHeaders = 6,
-    HttpCallResponseTrailers = 7,
+    RequestHeaders = 0,
+    ResponseHeaders = 2,
+    ResponseTrailers = 3,
+    CallResponseHeaders = 6,
+    CallResponseTrailers = 7,
 }
 
 /// The host as it shows the current request.
@@ -36,7 +36,7 @@ impl Exchange for Current {
     fn request_headers(&self) -> Headers {
         read(|data, size| {
             // SAFETY: both point to locals of `read`.
-            unsafe { proxy_get_header_map_pairs(MapType::HttpRequestHeaders as u32, data, size) }
+            unsafe { proxy_get_header_map_pairs(MapType::RequestHeaders as u32, data, size) }
         })
         .and_then(Headers::decode)
         .unwrap_or_default()
@@ -47,7 +47,7 @@ impl Exchange for Current {
     }
 
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        [MapType::HttpResponseHeaders, MapType::HttpResponseTrailers]
+        [MapType::ResponseHeaders, MapType::ResponseTrailers]
             .into_iter()
             .find_map(|map| header(map, name))
     }
@@ -148,12 +148,12 @@ pub(crate) fn set_state(name: &str, value: &str) {
 
 /// Changes the headers of the current request.
 pub(crate) fn edit_request(edits: &[HeaderEdit]) {
-    edits.iter().for_each(|edit| change(MapType::HttpRequestHeaders, edit));
+    edits.iter().for_each(|edit| change(MapType::RequestHeaders, edit));
 }
 
 /// Changes the headers of the current response.
 pub(crate) fn edit_response(edits: &[HeaderEdit]) {
-    edits.iter().for_each(|edit| change(MapType::HttpResponseHeaders, edit));
+    edits.iter().for_each(|edit| change(MapType::ResponseHeaders, edit));
 }
 
 fn change(map: MapType, edit: &HeaderEdit) {
@@ -196,12 +196,12 @@ pub(crate) fn answer_body(max: usize) -> Vec<u8> {
 
 /// A header of the callout answer that is being delivered.
 pub(crate) fn answer_header(name: &str) -> Option<Vec<u8>> {
-    header(MapType::HttpCallResponseHeaders, name)
+    header(MapType::CallResponseHeaders, name)
 }
 
 /// A trailer of the callout answer that is being delivered.
 pub(crate) fn answer_trailer(name: &str) -> Option<Vec<u8>> {
-    header(MapType::HttpCallResponseTrailers, name)
+    header(MapType::CallResponseTrailers, name)
 }
 
 fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
