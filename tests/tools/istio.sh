@@ -7,6 +7,7 @@ tools=$ROOT/tests/tools
 MESHWEFT_ENVOY=$("$tools/fetch-envoy.sh" "${ENVOY_VERSION:-}")
 MESHWEFT_ISTIO_1_30=$("$tools/fetch-istio.sh" istio-1.30)
 MESHWEFT_ISTIO_1_31=$("$tools/fetch-istio.sh" istio-1.31)
-export MESHWEFT_ENVOY MESHWEFT_ISTIO_1_30 MESHWEFT_ISTIO_1_31
+MESHWEFT_ENVOY_GATEWAY=$("$tools/fetch-istio.sh" envoy-gateway)
+export MESHWEFT_ENVOY MESHWEFT_ISTIO_1_30 MESHWEFT_ISTIO_1_31 MESHWEFT_ENVOY_GATEWAY
 "$tools/image.sh"
 "${CARGO:-cargo}" test --locked --no-fail-fast -p meshweft-lab --test istio_image --test istio_manifests --test istio -- --nocapture </dev/null

@@ -40,14 +40,15 @@ impl Envoy {
     /// # Panics
     /// If it does not come up; the message has the end of its log.
     pub async fn start(bootstrap: &Value, workers: u32) -> Self {
-        Self::draining(bootstrap, workers, 1).await
+        Self::draining(bootstrap, workers, 1, "gradual").await
     }
 
-    /// The same, with so many seconds for the connections of a listener that changes.
+    /// The same, with so many seconds for the connections of a listener that changes, and Envoy's
+    /// name of how it ends them.
     ///
     /// # Panics
     /// If it does not come up; the message has the end of its log.
-    pub async fn draining(bootstrap: &Value, workers: u32, drain: u32) -> Self {
+    pub async fn draining(bootstrap: &Value, workers: u32, drain: u32, strategy: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = dir.path().join("envoy.json");
         fs::write(&config, bootstrap.to_string()).expect("the bootstrap is written");
@@ -62,7 +63,7 @@ impl Envoy {
             .args(["--concurrency", &workers.to_string()])
             .args(["--disable-hot-restart", "--log-level", "warning"])
             .args(["--component-log-level", "wasm:info"])
-            .args(["--drain-time-s", &drain.to_string()])
+            .args(["--drain-time-s", &drain.to_string(), "--drain-strategy", strategy])
             .args(["--parent-shutdown-time-s", &(drain + 1).to_string()])
             .args(["--file-flush-interval-msec", "50"])
             .current_dir(paths::workspace())

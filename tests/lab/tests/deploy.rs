@@ -531,6 +531,7 @@ fn every_plugin_has_a_configuration_that_the_filter_takes() {
         "wasmplugin-inbound.yaml",
         "wasmplugin-mesh.yaml",
         "wasmplugin-outbound.yaml",
+        "wasmplugin-waypoint.yaml",
         "wasmplugin-workload.yaml",
     ] {
         let [document] = documents(&format!("istio/{file}")).try_into().unwrap();
@@ -539,17 +540,39 @@ fn every_plugin_has_a_configuration_that_the_filter_takes() {
         assert_eq!(spec["phase"], "AUTHN", "{file}");
         let json = serde_json::to_vec(&as_struct(&spec["pluginConfig"])).unwrap();
         assert_eq!(cluster(&parse_config(&json)), COLLECTOR, "{file}");
-        checked.insert(file, (spec["priority"].as_i64().unwrap(), text(&spec["match"][0]["mode"])));
+        checked
+            .insert(file, (spec["priority"].as_i64().unwrap(), spec["match"][0]["mode"].clone()));
     }
     let expected = [
         ("overlays/canary/wasmplugin-canary.yaml", 1200, "CLIENT_AND_SERVER"),
         ("wasmplugin-inbound.yaml", 1000, "SERVER"),
         ("wasmplugin-mesh.yaml", 1000, "CLIENT_AND_SERVER"),
         ("wasmplugin-outbound.yaml", 1000, "CLIENT"),
+        ("wasmplugin-waypoint.yaml", 1000, ""),
         ("wasmplugin-workload.yaml", 1100, "CLIENT_AND_SERVER"),
     ];
-    let expected = expected.map(|(file, priority, mode)| (file, (priority, mode.to_owned())));
+    let expected = expected.map(|(file, priority, mode)| {
+        let mode = if mode.is_empty() { Value::Null } else { mode.into() };
+        (file, (priority, mode))
+    });
     assert_eq!(checked, expected.into());
+}
+
+#[tokio::test]
+async fn envoy_gateway_has_the_cluster_that_the_filter_calls() {
+    let [policy] = documents("envoy-gateway/envoyextensionpolicy.yaml").try_into().unwrap();
+    let wasm = only_item(&policy["spec"]["wasm"]);
+    assert_eq!(wasm["failOpen"], true);
+    let json = serde_json::to_vec(&as_struct(&wasm["config"])).unwrap();
+    let called = cluster(&parse_config(&json));
+    let [proxy] = documents("envoy-gateway/envoyproxy.yaml").try_into().unwrap();
+    let bootstrap = proxy["spec"]["bootstrap"]["value"].as_str().unwrap();
+    let bootstrap: Value = serde_norway::from_str(bootstrap).unwrap();
+    assert_eq!(only_item(&bootstrap["static_resources"]["clusters"])["name"], called);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bootstrap.json");
+    std::fs::write(&file, bootstrap.to_string()).unwrap();
+    Envoy::validate(&file).await.unwrap();
 }
 
 /// The blocks of YAML in a document.

@@ -13,9 +13,14 @@ use std::time::Duration;
 
 use meshweft_lab::client::{Client, Version};
 use meshweft_lab::collector::Span;
-use meshweft_lab::istio::{Mesh, Release, hops, manifest};
+use meshweft_lab::istio::istiod::{Dataplane, Istiod};
+use meshweft_lab::istio::kube::Kube;
+use meshweft_lab::istio::proxy::{Kind, Proxy};
+use meshweft_lab::istio::{Block, Mesh, Release, hops, manifest, part};
 use meshweft_lab::load::paced;
+use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::{paths, tree};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 /// How long a change of a manifest may take to be what the proxies do. Istio itself needs a moment
@@ -251,7 +256,8 @@ const SCOPES: [(&str, &[&str]); 6] = [
         "base/wasmplugin-sidecar.yaml",
         &["web SERVER <- ", "web CLIENT <- web SERVER", "stock SERVER <- web CLIENT"],
     ),
-    ("wasmplugin-inbound.yaml", &["web SERVER <- ", "stock SERVER <- web SERVER"]),
+    // Nothing joins what the application calls: it forwards no trace headers.
+    ("wasmplugin-inbound.yaml", &["web SERVER <- ", "stock SERVER <- "]),
     ("wasmplugin-outbound.yaml", &["web CLIENT <- "]),
     ("overlays/canary/wasmplugin-canary.yaml", &["stock SERVER <- "]),
 ];
@@ -265,7 +271,6 @@ async fn each_manifest_attaches_where_it_says() {
         until_hops(&mesh, expected).await;
         println!("{file}: {}", expected.join(", "));
         mesh.kube.delete(&text).await;
-        until_hops(&mesh, &[]).await;
     }
     mesh.stop().await;
 }
@@ -302,4 +307,93 @@ async fn of_two_plugins_on_a_workload_the_higher_one_speaks() {
             .await;
     }
     mesh.stop().await;
+}
+
+/// What istiod tells a proxy, which needs certificates that no agent is there to bring.
+async fn told(istiod: &Istiod, node: &Value, kind: &str, names: &[&str]) -> Vec<Value> {
+    let output = tokio::process::Command::new(Release::V1_31.file("ask-xds"))
+        .args([&istiod.address().to_string(), &node.to_string(), kind])
+        .args(names)
+        .output()
+        .await
+        .expect("ask-xds runs");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}\n{}", istiod.log());
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waypoint_gets_the_filter_and_makes_server_spans() {
+    let (release, block) = (Release::V1_31, Block::any());
+    let kube = Kube::start(&block).await;
+    for file in ["crds.yaml", "gateway-api.yaml"] {
+        kube.install(&release.file(file)).await;
+    }
+    let labels = [("namespace/shop", "istio.io/use-waypoint=waypoint")];
+    for text in [part("namespaces.yaml"), part("waypoint.yaml")] {
+        kube.apply(&text).await;
+    }
+    for (what, label) in labels {
+        kube.kubectl(&["label", what, label], "").await.expect("labelled");
+    }
+    kube.apply(
+        &part("workloads.yaml").replace("LOOPBACK", "127.0.0").replace("COLLECTOR_PORT", "1"),
+    )
+    .await;
+    kube.apply(&manifest("wasmplugin-waypoint.yaml")).await;
+    let istiod = Istiod::start(release, &block, &kube, Dataplane::Ambient).await;
+    let proxy = Proxy {
+        kind: Kind::Waypoint,
+        name: "waypoint",
+        namespace: "shop",
+        address: block.address(13),
+        labels: json!({"gateway.networking.k8s.io/gateway-name": "waypoint"}),
+    };
+    let node = proxy.bootstrap(release, istiod.address())["node"].take();
+
+    let listeners = told(&istiod, &node, "envoy.config.listener.v3.Listener", &[]).await;
+    let main = listeners.iter().find(|listener| listener["name"] == "main_internal");
+    let main = main.unwrap_or_else(|| panic!("{listeners:#?}"));
+    assert_eq!(main["trafficDirection"], "INBOUND");
+    let chains = main["filterChains"].as_array().expect("chains");
+    let first = |chain: &Value| {
+        let filters = chain["filters"].as_array().cloned().unwrap_or_default();
+        let of = |filter: &Value| filter["typedConfig"]["httpFilters"][0]["name"].clone();
+        filters.iter().map(of).find(Value::is_string)
+    };
+    let firsts: Vec<_> = chains.iter().filter_map(first).collect();
+    let name =
+        "extensions.istio.io/trafficextension/shop.meshweft-waypoint~istio-translated-wasmplugin";
+    assert!(!firsts.is_empty() && firsts.iter().all(|first| first == name), "{firsts:?}");
+    let kind = "envoy.config.core.v3.TypedExtensionConfig";
+    let configs = told(&istiod, &node, kind, &[name]).await;
+    let [config] = configs.as_slice() else { panic!("{configs:#?}") };
+    let plugin = &config["typedConfig"]["config"];
+    assert_eq!(
+        (&plugin["rootId"], &plugin["failurePolicy"]),
+        (&json!("meshweft"), &json!("FAIL_OPEN"))
+    );
+    let told: Value =
+        serde_json::from_str(plugin["configuration"]["value"].as_str().expect("text"))
+            .expect("JSON");
+    istiod.stop().await;
+    kube.stop().await;
+
+    // What the filter makes of such a node and of what it was told, with the lab's collector.
+    let node = Some(node);
+    let sampling = json!({"service": {"name": null}, "sampling": told["sampling"]});
+    let mut config = exporting(sampling);
+    config["service"].as_object_mut().expect("an object").remove("name");
+    let lab = Workload::with(&config, Options { node, ..Options::default() }).await;
+    let client = Client::new(Version::H1);
+    for listener in ["inbound", "gateway"] {
+        let answer = client.get(lab.envoy.listener(listener), "/orders/7", &[]).await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+    let spans = lab.settled(2).await;
+    for span in &spans {
+        assert_eq!((span.kind.as_str(), span.service()), ("SERVER", "waypoint"));
+        assert_eq!(span.resource["k8s.namespace.name"], "shop");
+    }
+    lab.envoy.stop().await;
 }

@@ -14,6 +14,7 @@ use std::process::Command;
 use meshweft_lab::istio::kube::Kube;
 use meshweft_lab::istio::{Block, Release};
 use meshweft_lab::paths;
+use meshweft_lab::process::named;
 
 const RELEASES: [Release; 2] = [Release::V1_30, Release::V1_31];
 
@@ -139,6 +140,34 @@ fn an_analysis_of_all_finds_nothing_and_what_is_seeded_is_found() {
         let said = istioctl(release, &analyze, dir.path()).unwrap_or_else(|said| said);
         assert!(said.contains("[IST0128]"), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_gateway_takes_its_manifests_and_finds_what_is_wrong() {
+    let block = Block::any();
+    let kube = Kube::start(&block).await;
+    kube.install(&Release::V1_31.file("gateway-api.yaml")).await;
+    kube.install(&named("MESHWEFT_ENVOY_GATEWAY", "test-istio").join("crds.yaml")).await;
+    kube.kubectl(&["create", "namespace", "envoy-gateway-system"], "").await.expect("a namespace");
+    let read = |file: &str| {
+        let path = paths::workspace().join("envoy-gateway").join(file);
+        std::fs::read_to_string(path).expect("a manifest")
+    };
+    let policy = read("envoyextensionpolicy.yaml");
+    for text in [&policy, &read("envoyproxy.yaml")] {
+        dry_run(&kube, text).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    for (from, to, words) in [
+        ("failOpen: true", "failOpen: maybe", "failOpen in body must be of type boolean"),
+        ("type: Image", "type: HTTP", "If type is HTTP, http field needs to be set."),
+        ("kind: Gateway\n", "kind: Service\n", "this policy can only have a targetRefs[*].kind of"),
+        ("rootID:", "root:", "unknown field \"spec.wasm[0].root\""),
+    ] {
+        let seeded = policy.replacen(from, to, 1);
+        assert_ne!(seeded, policy, "it has {from}");
+        refused(dry_run(&kube, &seeded).await, words, to);
+    }
+    kube.stop().await;
 }
 
 /// A fault in a manifest: what it changes, what the API says, and what istioctl says; nothing

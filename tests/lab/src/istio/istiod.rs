@@ -12,17 +12,38 @@ use crate::process::{GLANCE, PATIENCE, Process};
 
 /// What a mesh on loopback goes without: certificates, the webhooks that need them, and those
 /// filters of Istio's own that are in no Envoy but Istio's.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 8] = [
     ("ENABLE_CA_SERVER", "false"),
     ("PILOT_CERT_PROVIDER", "none"),
     ("INJECTION_WEBHOOK_CONFIG_NAME", ""),
     ("VALIDATION_WEBHOOK_CONFIG_NAME", ""),
     ("PILOT_ENABLE_METADATA_EXCHANGE", "false"),
     ("PILOT_ENABLE_ALPN_FILTER", "false"),
-    ("PILOT_ENABLE_GATEWAY_API", "false"),
     ("PILOT_DEBOUNCE_AFTER", "10ms"),
     ("PILOT_DEBOUNCE_MAX", "200ms"),
 ];
+
+/// The kind of mesh that it steers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dataplane {
+    /// Sidecars and gateways.
+    Sidecars,
+    /// Waypoints.
+    Ambient,
+}
+
+impl Dataplane {
+    const fn settings(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Sidecars => {
+                [("PILOT_ENABLE_GATEWAY_API", "false"), ("PILOT_ENABLE_AMBIENT", "false")]
+            }
+            Self::Ambient => {
+                [("PILOT_ENABLE_GATEWAY_API", "true"), ("PILOT_ENABLE_AMBIENT", "true")]
+            }
+        }
+    }
+}
 
 /// A running istiod.
 #[derive(Debug)]
@@ -36,7 +57,7 @@ impl Istiod {
     ///
     /// # Panics
     /// If it does not come up; the message has its log.
-    pub async fn start(release: Release, block: &Block, kube: &Kube) -> Self {
+    pub async fn start(release: Release, block: &Block, kube: &Kube, dataplane: Dataplane) -> Self {
         let ip = block.address(2);
         let at = |port: u16| SocketAddr::from((ip, port));
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -55,6 +76,7 @@ impl Istiod {
             .args(["--ctrlz_address", &ip.to_string()])
             .args(["--domain", "cluster.local"])
             .envs(SETTINGS)
+            .envs(dataplane.settings())
             .envs([("POD_NAMESPACE", "istio-system"), ("POD_NAME", "istiod-0")])
             .env("CLUSTER_ID", "Kubernetes")
             .env("HOME", dir.path());

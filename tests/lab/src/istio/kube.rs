@@ -58,7 +58,7 @@ impl Kube {
     pub async fn install(&self, definitions: &Path) {
         let file = definitions.display().to_string();
         self.done(&["create", "-f", &file], "").await;
-        self.done(&["wait", "--for", "condition=established", "-f", &file], "").await;
+        self.done(&["wait", "--for", "condition=established", "crd", "--all"], "").await;
     }
 
     /// Applies manifests; what is not quite right in them is refused.

@@ -23,7 +23,7 @@ pub mod istiod;
 pub mod kube;
 pub mod proxy;
 
-use istiod::Istiod;
+use istiod::{Dataplane, Istiod};
 use kube::Kube;
 use proxy::{Kind, Proxy};
 
@@ -116,6 +116,16 @@ pub fn manifest(file: &str) -> String {
     local + rest
 }
 
+/// A part of the mesh that the tests run, in `tests/lab/istio/mesh`.
+///
+/// # Panics
+/// If there is none of that name.
+#[must_use]
+pub fn part(file: &str) -> String {
+    let path = paths::workspace().join("tests/lab/istio/mesh").join(file);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 /// The mesh, with traffic to send through it.
 #[derive(Debug)]
 pub struct Mesh {
@@ -149,9 +159,7 @@ impl Mesh {
         let kube = Kube::start(&block).await;
         kube.install(&release.file("crds.yaml")).await;
         for file in ["namespaces.yaml", "workloads.yaml", "traffic.yaml"] {
-            let path = paths::workspace().join("tests/lab/istio/mesh").join(file);
-            let text = fs::read_to_string(path).expect("a manifest of the mesh");
-            let text = text
+            let text = part(file)
                 .replace("LOOPBACK", &block.text())
                 .replace("WEB_PORT", &apps[0].address().port().to_string())
                 .replace("STOCK_PORT", &apps[1].address().port().to_string())
@@ -164,10 +172,10 @@ impl Mesh {
         for text in manifests {
             kube.apply(text).await;
         }
-        let istiod = Istiod::start(release, &block, &kube).await;
+        let istiod = Istiod::start(release, &block, &kube, Dataplane::Sidecars).await;
         let start = async |proxy: Proxy<'_>| {
             let bootstrap = proxy.bootstrap(release, istiod.address());
-            Envoy::draining(&bootstrap, 2, DRAIN).await
+            Envoy::draining(&bootstrap, 2, DRAIN, "immediate").await
         };
         let gateway = start(Proxy {
             kind: Kind::Router,
@@ -272,8 +280,8 @@ impl Mesh {
     }
 }
 
-/// Istio gives connections 45 seconds where a listener changes; less for the sake of tests, and not
-/// so little that they are cut off.
+/// Istio gives connections 45 seconds where a listener changes, and asks for an end with the next
+/// answer; less for the sake of tests, and not so little that they are cut off.
 const DRAIN: u32 = 8;
 
 /// Longer than spans wait before they are sent: a batch of a second, and a tick.
@@ -282,8 +290,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// The flags of a trace that is recorded, whose id is random.
 const RECORDED: char = '3';
 
-/// What the applications pass on.
-const FORWARD: Forward = Forward::TraceContext;
+/// What the applications pass on: no trace headers.
+const FORWARD: Forward = Forward::RequestId;
 
 /// The spans of a trace as lines `service KIND <- parent's service KIND`, in the order of time.
 #[must_use]
