@@ -4,7 +4,8 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Config, Correlation, KeepBaggage, ResponseHeader, Scalar, Trust,
+    AccessLogField, Compression, Config, Correlation, KeepBaggage, Protocol, ResponseHeader,
+    Scalar, Trust,
 };
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{
@@ -24,6 +25,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 const ADAPTIVE: &str = include_str!("../../../config-examples/adaptive.json");
 const B3_MESH: &str = include_str!("../../../config-examples/b3-mesh.json");
 const CEL: &str = include_str!("../../../config-examples/cel.json");
+const COLLECTORS: &str = include_str!("../../../config-examples/collectors.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
 const FAILURES: &str = include_str!("../../../config-examples/failures.json");
@@ -133,6 +135,19 @@ fn minimal() {
         ],
     );
     assert_eq!(cluster(&config(MINIMAL)), "otel-collector");
+}
+
+#[test]
+fn collectors() {
+    check(COLLECTORS, &[("GET shop/", NONE, None, 0.03, true, "default")]);
+    let export = config(COLLECTORS).export.unwrap();
+    assert_eq!(export.protocol, Protocol::OtlpGrpc);
+    assert_eq!(export.compression, Compression::Gzip);
+    let far = "otel-collector.observability.svc.cluster.local";
+    let clusters: Vec<_> = export.collectors.iter().map(|to| to.cluster.as_str()).collect();
+    assert_eq!(clusters, ["otel-collector-zone", &format!("outbound|4317||{far}")]);
+    let authorities: Vec<_> = export.collectors.iter().map(|to| to.authority.as_str()).collect();
+    assert_eq!(authorities, ["otel-collector-zone", &format!("{far}:4317")]);
 }
 
 #[test]
@@ -657,6 +672,7 @@ fn every_file_is_asked() {
             "adaptive.json",
             "b3-mesh.json",
             "cel.json",
+            "collectors.json",
             "debug.json",
             "edge-gateway.json",
             "failures.json",

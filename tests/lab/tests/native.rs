@@ -1,6 +1,13 @@
 //! What the README says of Envoy's own OpenTelemetry tracer, beside the filter in one Envoy.
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test says where it broke")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test says where it broke"
+)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meshweft_lab::app::App;
@@ -13,6 +20,8 @@ use meshweft_lab::envoy::Envoy;
 use meshweft_lab::load;
 use meshweft_lab::mesh::exporting;
 use meshweft_lab::native;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use prost::Message;
 use serde_json::json;
 
 const REQUESTS: usize = 200;
@@ -91,6 +100,42 @@ async fn spans_while_the_collector_is_away() {
     let spans = collector.wait_until(PATIENCE, |spans| spans.len() >= REQUESTS).await;
     let of = |service: &str| spans.iter().filter(|span| span.service() == service).count();
     assert_eq!((of("native"), of("lab")), (0, REQUESTS));
+    envoy.stop().await;
+}
+
+/// Spans of the same request, as both encode them: a byte of ours tells more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_a_span_beside_those_of_the_native_tracer() {
+    let Both { envoy, app: _app, collector } = both().await;
+    let client = Client::new(Version::H1);
+    for name in ["filter", "native"] {
+        for _ in 0..10 {
+            client.get(envoy.listener(name), "/orders/7", &[]).await.expect("an answer");
+        }
+    }
+    collector.wait_for(20).await;
+    let mut sizes: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
+    for resource in collector.exports().into_iter().flat_map(|export| export.resource_spans) {
+        let attributes = resource.resource.unwrap_or_default().attributes;
+        let service = attributes.into_iter().find(|pair| pair.key == "service.name");
+        let service = service.and_then(|pair| pair.value?.value).expect("a name");
+        let Any::StringValue(service) = service else { panic!("{service:?} is no name") };
+        for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            let size = (span.encoded_len(), span.attributes.len());
+            sizes.entry(service.clone()).or_default().push(size);
+        }
+    }
+    let average = |service: &str| {
+        let all = &sizes[service];
+        assert_eq!(all.len(), 10, "{service}");
+        let sum = |of: fn(&(usize, usize)) -> usize| all.iter().map(of).sum::<usize>() / all.len();
+        (sum(|(bytes, _)| *bytes), sum(|(_, attributes)| *attributes))
+    };
+    let ((ours, our_attributes), (native, native_attributes)) = (average("lab"), average("native"));
+    println!("filter: {ours} bytes and {our_attributes} attributes a span");
+    println!("native: {native} bytes and {native_attributes} attributes a span");
+    // By the attribute, which is what both mostly are.
+    assert!(ours * native_attributes <= native * our_attributes * 5 / 4, "{ours} {native}");
     envoy.stop().await;
 }
 
