@@ -560,12 +560,12 @@ fn every_plugin_has_a_configuration_that_the_filter_takes() {
 
 #[tokio::test]
 async fn envoy_gateway_has_the_cluster_that_the_filter_calls() {
-    let [policy] = documents("envoy-gateway/envoyextensionpolicy.yaml").try_into().unwrap();
+    let [policy] = documents("envoy/envoy-gateway/envoyextensionpolicy.yaml").try_into().unwrap();
     let wasm = only_item(&policy["spec"]["wasm"]);
     assert_eq!(wasm["failOpen"], true);
     let json = serde_json::to_vec(&as_struct(&wasm["config"])).unwrap();
     let called = cluster(&parse_config(&json));
-    let [proxy] = documents("envoy-gateway/envoyproxy.yaml").try_into().unwrap();
+    let [proxy] = documents("envoy/envoy-gateway/envoyproxy.yaml").try_into().unwrap();
     let bootstrap = proxy["spec"]["bootstrap"]["value"].as_str().unwrap();
     let bootstrap: Value = serde_norway::from_str(bootstrap).unwrap();
     assert_eq!(only_item(&bootstrap["static_resources"]["clusters"])["name"], called);

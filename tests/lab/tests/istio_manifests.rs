@@ -150,7 +150,7 @@ async fn envoy_gateway_takes_its_manifests_and_finds_what_is_wrong() {
     kube.install(&named("MESHWEFT_ENVOY_GATEWAY", "test-istio").join("crds.yaml")).await;
     kube.kubectl(&["create", "namespace", "envoy-gateway-system"], "").await.expect("a namespace");
     let read = |file: &str| {
-        let path = paths::workspace().join("envoy-gateway").join(file);
+        let path = paths::workspace().join("envoy/envoy-gateway").join(file);
         std::fs::read_to_string(path).expect("a manifest")
     };
     let policy = read("envoyextensionpolicy.yaml");
