@@ -18,7 +18,7 @@ use std::{env, fs};
 
 use common::boot_with;
 use meshweft_core::config::Config;
-use meshweft_core::model::{Headers, MonoNanos, Shared, SharedError};
+use meshweft_core::model::{Headers, MonoNanos, Shared, SharedError, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::stream::Stream;
 use meshweft_host_tests::{Exchange, Module, path, request};
@@ -135,7 +135,7 @@ fn allocations_of_a_request() {
             counted(allocated(|| {
                 drop(stream.on_request_headers(&mut plugin, &host, &shared, &mut rng));
             }));
-            counted(allocated(|| drop(stream.on_response_headers(&plugin))));
+            counted(allocated(|| drop(stream.on_response_headers(&plugin, UnixNanos::default))));
             counted(allocated(|| drop(stream.on_log(&mut plugin, &host, &shared, &mut rng))));
             (times, bytes)
         };
