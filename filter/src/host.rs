@@ -156,6 +156,11 @@ pub(crate) fn edit_response(edits: &[HeaderEdit]) {
     edits.iter().for_each(|edit| change(MapType::ResponseHeaders, edit));
 }
 
+/// Changes the trailers of the current response.
+pub(crate) fn edit_trailers(edits: &[HeaderEdit]) {
+    edits.iter().for_each(|edit| change(MapType::ResponseTrailers, edit));
+}
+
 fn change(map: MapType, edit: &HeaderEdit) {
     let map = map as u32;
     // SAFETY: the slices outlive the calls.

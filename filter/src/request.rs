@@ -68,16 +68,22 @@ impl Request {
         self.shared(|work, Shared { plugin, .. }| match work {
             Work::Attempt(attempt) => attempt.on_response_headers(&host::Current),
             Work::Stream(stream) => {
-                host::edit_response(&stream.on_response_headers(plugin, host::wall));
+                let (current, proxy) = (&host::Current, &host::Proxy);
+                let edits = stream.on_response_headers(plugin, current, proxy, host::wall);
+                host::edit_response(&edits);
             }
         });
     }
 
     pub(crate) fn on_response_trailers(&mut self) {
         self.response(true);
-        if let Work::Attempt(attempt) = &mut self.work {
-            attempt.on_response_trailers(&host::Current);
-        }
+        self.shared(|work, Shared { plugin, .. }| match work {
+            Work::Attempt(attempt) => attempt.on_response_trailers(&host::Current),
+            Work::Stream(stream) => {
+                let edit = stream.on_response_trailers(plugin, &host::Current, &host::Proxy);
+                host::edit_trailers(edit.as_slice());
+            }
+        });
     }
 
     pub(crate) fn on_log(&mut self) {

@@ -10,7 +10,7 @@ use crate::{INVALID, TROUBLE};
 /// Whose variables `${NAME}` names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Variables {
-    /// All are set, to something.
+    /// All are set, to something that is long enough for a secret.
     Assumed,
     /// Those of this process.
     Real,
@@ -20,7 +20,7 @@ impl Variables {
     /// The variable of this name.
     pub(crate) fn get(self, name: &str) -> Option<String> {
         match self {
-            Self::Assumed => Some("assumed".to_owned()),
+            Self::Assumed => Some("assumed-to-be-set".to_owned()),
             Self::Real => std::env::var(name).ok(),
         }
     }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn variables_are_assumed_unless_asked_for() {
         let name = "MESHWEFT_TEST_NOT_SET";
-        assert_eq!(Variables::Assumed.get(name), Some("assumed".to_owned()));
+        assert_eq!(Variables::Assumed.get(name), Some("assumed-to-be-set".to_owned()));
         assert_eq!(Variables::Real.get(name), None);
     }
 }

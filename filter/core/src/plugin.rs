@@ -9,7 +9,7 @@ use crate::correlation::Correlation;
 use crate::export::{Answer, CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
-use crate::sampling::{Poll, Sampler};
+use crate::sampling::{Poll, Relay, Sampler};
 use crate::span::{Describer, Node, OpenStreams, Span, SpanKind, Tries, resource};
 
 /// The longest time between ticks, so that retries and metrics do not wait for a long interval.
@@ -39,6 +39,7 @@ pub struct Plugin {
     exporter: Option<Exporter>,
     phase: Phase,
     native_tracer_seen: bool,
+    relay: Option<Relay>,
     /// What makes spans of requests.
     pub describer: Describer,
     /// Streams that may be told of before they end.
@@ -80,6 +81,8 @@ impl Plugin {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Self {
         let node = node.map(Node::from_property).unwrap_or_default();
+        let keep = config.sampling.keep.as_ref();
+        let propagate = keep.and_then(|keep| keep.propagate.as_ref());
         let resource = resource(&config.service, &node, environment);
         let side = Side::new(config.mode, node.is_gateway());
         // Where nothing is begun there is nothing to remember; a gateway forwards all headers.
@@ -92,6 +95,7 @@ impl Plugin {
             exporter: config.export.as_ref().map(|export| Exporter::new(export, &resource)),
             phase: Phase::Serving,
             native_tracer_seen: false,
+            relay: propagate.map(Relay::new),
             describer: Describer::new(&config.spans),
             open: OpenStreams::default(),
             tries: Tries::default(),
@@ -171,6 +175,11 @@ impl Plugin {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
         }
+    }
+
+    /// How this instance tells others what it kept, if it does.
+    pub(crate) const fn relay(&self) -> Option<&Relay> {
+        self.relay.as_ref()
     }
 
     /// `service.name` of the resource.

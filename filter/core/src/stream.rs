@@ -1,5 +1,7 @@
 //! One request, from its headers to its end.
 
+mod kept;
+
 use rand::Rng;
 
 use crate::config::{AccessLogField, Direction, Fact, KeepBaggage, Trust};
@@ -12,19 +14,14 @@ use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, RemoteContext, SpanContext, Standing, TraceState,
 };
-use crate::sampling::{
-    self, Decision, Ending, KeepReason, Origin, OtMember, Reason, Threshold, Verdict,
-};
+use crate::sampling::{Decision, Kept, Origin, OtMember, Reason, Threshold, Verdict};
 use crate::span::{Correlated, Link, OpenStream, Part, Subject};
+use kept::{Beginning, HELD, Pending, Piece};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
 /// `wasm.meshweft.trace_id`, readable in access logs. It is the mark by which a second instance
 /// knows that it is the second, so it is left on every request.
 pub const TRACE_ID_STATE: &str = "meshweft.trace_id";
-
-/// The headers of which a span speaks and that filters behind this one, or the router, write over.
-/// All others are read at the end.
-const HELD: &[&str] = &[":authority", ":method", ":path", ":scheme", "content-type"];
 
 /// One request. Whatever callbacks the host leaves out, at most one span comes of it, or two of one
 /// that was told of while it was open.
@@ -72,8 +69,8 @@ struct Dropped {
     /// What went on; without the vendors' state where no end keeps it.
     context: SpanContext,
     decision: Decision,
-    /// What its span would need, if its end may keep it; of the headers those that are [`HELD`].
-    open: Option<Box<Open>>,
+    /// What is held of it, if its end may keep it.
+    pending: Option<Box<Pending>>,
 }
 
 #[derive(Debug)]
@@ -131,17 +128,20 @@ impl Stream {
     /// upstream's, or a reply that the proxy makes itself.
     ///
     /// Nothing is told of a trace that this instance did not continue or begin.
+    /// Where hops tell one another what they kept, a verdict is taken and given.
     /// `wall`, which costs a call to the host, is asked where the configuration wants to know how
     /// long the response took to begin.
     #[must_use]
     pub fn on_response_headers(
         &mut self,
         plugin: &Plugin,
+        exchange: &impl Exchange,
+        shared: &impl Shared,
         wall: impl FnOnce() -> UnixNanos,
     ) -> Vec<HeaderEdit> {
         let may_be_told = match &self.state {
             State::Recording(_) => true,
-            State::Dropped(dropped) => dropped.open.is_some(),
+            State::Dropped(dropped) => dropped.pending.is_some(),
             State::New | State::Passive | State::PassThrough | State::Ended => false,
         };
         if may_be_told && plugin.config().spans.facts.contains(&Fact::Timing) {
@@ -149,7 +149,37 @@ impl Stream {
         }
         let respond =
             |context| propagation::respond(&plugin.config().propagation.response, context);
-        self.course().map(|(context, _)| respond(context)).unwrap_or_default()
+        let mut edits = self.course().map(|(context, _)| respond(context)).unwrap_or_default();
+        edits.extend(self.relay(plugin, exchange, shared, Piece::Headers));
+        edits
+    }
+
+    /// Takes and gives a verdict that came too late for the headers, in the trailers.
+    #[must_use]
+    pub fn on_response_trailers(
+        &mut self,
+        plugin: &Plugin,
+        exchange: &impl Exchange,
+        shared: &impl Shared,
+    ) -> Option<HeaderEdit> {
+        self.relay(plugin, exchange, shared, Piece::Trailers)
+    }
+
+    fn relay(
+        &mut self,
+        plugin: &Plugin,
+        exchange: &impl Exchange,
+        shared: &impl Shared,
+        piece: Piece,
+    ) -> Option<HeaderEdit> {
+        let (context, decision, pending) = match &mut self.state {
+            State::Dropped(Dropped { context, decision, pending }) => {
+                (&*context, &*decision, pending.as_deref_mut())
+            }
+            State::Recording(recording) => (&recording.context, &recording.decision, None),
+            State::New | State::Passive | State::PassThrough | State::Ended => return None,
+        };
+        kept::respond(plugin, exchange, shared, (context, decision), pending, piece)
     }
 
     /// The last of the response came by.
@@ -197,9 +227,15 @@ impl Stream {
             State::Dropped(dropped) => {
                 plugin.metrics.add(Metric::Requests, 1);
                 plugin.metrics.add(Metric::NotSampled, 1);
-                if let Some((recording, why)) = self.keep(plugin, exchange, dropped) {
+                let Dropped { context, decision, pending } = dropped;
+                let end = pending.and_then(|pending| {
+                    let course = (&context, &decision);
+                    pending.end(plugin, exchange, shared, course, self.is_whole)
+                });
+                if let Some((open, kept)) = end {
                     plugin.metrics.add(Metric::Kept, 1);
-                    recording.end(Some(why), self.first_byte, plugin, exchange, shared, rng);
+                    let recording = Recording { context, decision, open, told: None };
+                    recording.end(Some(kept), self.first_byte, plugin, exchange, shared, rng);
                 }
             }
             State::Recording(recording) => {
@@ -210,30 +246,13 @@ impl Stream {
         }
         RequestEffects { edits: Vec::new(), ..effects }
     }
-
-    /// What is to be recorded after all of that which the head decision dropped, and why.
-    fn keep(
-        &self,
-        plugin: &Plugin,
-        exchange: &impl Exchange,
-        dropped: Dropped,
-    ) -> Option<(Recording, KeepReason)> {
-        let Dropped { context, decision, open } = dropped;
-        let open = *open?;
-        let keep = plugin.sampler.keep(&decision)?;
-        let ending = Ending::new(exchange, plugin.side(), &open.headers, self.is_whole);
-        let why = sampling::keep_reason(keep, &ending)?;
-        let headers = open.headers.over(HELD, &exchange.request_headers());
-        let open = Open { headers, ..open };
-        Some((Recording { context, decision, open, told: None }, why))
-    }
 }
 
 impl Recording {
     /// Hands over the span, which the end has `kept` or the head decision sampled.
     fn end(
         mut self,
-        kept: Option<KeepReason>,
+        kept: Option<Kept>,
         first_byte: Option<UnixNanos>,
         plugin: &mut Plugin,
         exchange: &impl Exchange,
@@ -243,6 +262,7 @@ impl Recording {
         let told = self.told.is_some_and(|key| plugin.open.end(key));
         let part = if told { self.tell_again(rng) } else { Part::Whole };
         let reason = self.decision.reason.describe(&plugin.config().sampling);
+        let kept = kept.map(Kept::describe);
         let subject = Subject {
             context: &self.context,
             parent_id: self.open.parent_id,
@@ -250,7 +270,7 @@ impl Recording {
             headers: &self.open.headers,
             reason: &reason,
             correlation: self.open.correlation,
-            keep: kept.map(KeepReason::name),
+            keep: kept.as_deref(),
             baggage: &self.open.baggage,
             links: &self.open.links,
         };
@@ -353,7 +373,17 @@ fn begin(
         service: plugin.service(),
         alone: trust != Trust::Continue,
     };
-    let edits = onward(plugin, &standing, &facts, Some(&outgoing));
+    let mut edits = onward(plugin, &standing, &facts, Some(&outgoing));
+    let beginning = Beginning {
+        facts: &facts,
+        context: &context,
+        decision: &decision,
+        caller: parent_id,
+        stripped: strips(plugin, &facts),
+    };
+    let (relayed, question) =
+        if is_open { kept::ask(plugin, shared, beginning) } else { (None, None) };
+    edits.extend(question);
     let continued = remote.is_some() && correlation.is_none();
     let remembered =
         if is_open { remember(plugin, &facts, &context, continued, shared) } else { None };
@@ -367,12 +397,13 @@ fn begin(
         || propagation::baggage_attributes(&plugin.config().propagation.baggage, &standing);
     let state = match decision.verdict {
         Verdict::Drop if plugin.sampler.keep(&decision).is_some() => {
-            let open = Box::new(open(headers.only(HELD), baggage()));
-            State::Dropped(Dropped { context, decision, open: Some(open) })
+            let open = open(headers.only(HELD), baggage());
+            let pending = Box::new(Pending { open, relayed, kept: None });
+            State::Dropped(Dropped { context, decision, pending: Some(pending) })
         }
         Verdict::Drop => {
             let context = SpanContext { state: TraceState::default(), ..context };
-            State::Dropped(Dropped { context, decision, open: None })
+            State::Dropped(Dropped { context, decision, pending: None })
         }
         Verdict::RecordAndSample => {
             let baggage = baggage();
@@ -533,7 +564,7 @@ fn onward(
     outgoing: Option<&Outgoing<'_>>,
 ) -> Vec<HeaderEdit> {
     let config = &plugin.config().propagation;
-    if config.strip.as_ref().is_some_and(|hosts| facts.host_fits(hosts)) {
+    if strips(plugin, facts) {
         return propagation::strip(standing);
     }
     let inject =
@@ -544,6 +575,11 @@ fn onward(
         edits.extend(propagation::carry_baggage(config, standing));
     }
     edits
+}
+
+/// Whether a request goes to a host that is to get nothing.
+fn strips(plugin: &Plugin, facts: &Facts<'_>) -> bool {
+    plugin.config().propagation.strip.as_ref().is_some_and(|hosts| facts.host_fits(hosts))
 }
 
 /// What access logs are told; the trace id in any case.

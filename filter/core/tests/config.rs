@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use meshweft_core::config::{
     AccessLogField, Baggage, Batch, Collector, Compression, Config, Correlation, Direction, Export,
-    Keep, KeepBaggage, Mode, ParentPolicy, Propagation, Protocol, Query, Queue, Rate,
+    Keep, KeepBaggage, Mode, ParentPolicy, Propagate, Propagation, Protocol, Query, Queue, Rate,
     ResponseHeader, Retry, Scalar, Scheme, Service, Trust, schema,
 };
 use meshweft_core::model::{Format, ResponseFlags};
@@ -315,8 +315,13 @@ fn what_is_kept_is_read_in_full() {
             grpc_status: vec![14, 0],
             response_flags: ResponseFlags::from_bits(1 << 5 | 1 << 7),
             slower_than: Some(Duration::from_millis(500)),
+            propagate: None,
         })
     );
+    let config = rows(VALID).into_iter().find(|row| field(row, "name") == "keep with a secret");
+    let told = parsed(config.unwrap().get("config").unwrap()).sampling.keep.unwrap().propagate;
+    let secret = Some("t0ken-and-more-of-it".to_owned());
+    assert_eq!(told, Some(Propagate { secret }));
     assert_eq!(sampling.rules.iter().map(|rule| rule.keep).collect::<Vec<_>>(), [false, true]);
     let nothing = json!({"errors": false, "status": [], "grpc_status": [], "response_flags": []});
     let config = json!({"sampling": {"keep": nothing}, "export": {"cluster": "c"}});

@@ -4,8 +4,8 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Compression, Config, Correlation, KeepBaggage, Protocol, ResponseHeader,
-    Scalar, Trust,
+    AccessLogField, Compression, Config, Correlation, KeepBaggage, Propagate, Protocol,
+    ResponseHeader, Scalar, Trust,
 };
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{
@@ -16,7 +16,7 @@ use meshweft_core::propagation::{
     carry_baggage, extract,
 };
 use meshweft_core::sampling::{
-    Decision, Ending, KeepReason, Origin, Reason, Sampler, Verdict, keep_reason,
+    Decision, Ending, KeepReason, Moment, Origin, Reason, Sampler, Verdict, keep_reason,
 };
 use meshweft_core::span::{Describer, Part, SpanKind, Subject, Value};
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
@@ -28,6 +28,7 @@ const CEL: &str = include_str!("../../../config-examples/cel.json");
 const COLLECTORS: &str = include_str!("../../../config-examples/collectors.json");
 const DEBUG: &str = include_str!("../../../config-examples/debug.json");
 const EDGE_GATEWAY: &str = include_str!("../../../config-examples/edge-gateway.json");
+const FAILURE_PATHS: &str = include_str!("../../../config-examples/failure-paths.json");
 const FAILURES: &str = include_str!("../../../config-examples/failures.json");
 const GRPC: &str = include_str!("../../../config-examples/grpc.json");
 const HEALTH_CHECKS: &str = include_str!("../../../config-examples/health-checks.json");
@@ -45,7 +46,11 @@ const SAMPLED: Option<ParentDecision> = Some(ParentDecision::Sample);
 const DROPPED: Option<ParentDecision> = Some(ParentDecision::Drop);
 
 fn config(text: &str) -> Config {
-    let env = |name: &str| (name == "OTLP_TOKEN").then(|| "t0ken".to_owned());
+    let env = |name: &str| match name {
+        "MESHWEFT_SECRET" => Some("0123456789abcdef".to_owned()),
+        "OTLP_TOKEN" => Some("t0ken".to_owned()),
+        _ => None,
+    };
     Config::parse(text.as_bytes(), &env).unwrap()
 }
 
@@ -341,7 +346,8 @@ fn kept(config: &Config, path: &str, grpc: bool, ended: &[(&str, i64)]) -> Optio
     let decision = sampler.decide(&facts, origin, &Local::default());
     assert_eq!(decision.verdict, Verdict::Drop);
     let keep = sampler.keep(&decision)?;
-    keep_reason(keep, &Ending::new(&ended, side, &headers, true)).map(KeepReason::name)
+    keep_reason(keep, &Ending::new(&ended, side, &headers, Moment::End { is_whole: true }))
+        .map(KeepReason::name)
 }
 
 #[test]
@@ -366,6 +372,25 @@ fn failures() {
         ("/healthz", false, &[(code, 502)], None),
     ] {
         assert_eq!(kept(&config, path, grpc, ended), why, "{path} {ended:?}");
+    }
+}
+
+#[test]
+fn failure_paths() {
+    check(
+        FAILURE_PATHS,
+        &[
+            ("GET shop/", NONE, None, 0.995, false, "default"),
+            ("GET shop/healthz", NONE, None, 0.995, false, "probes"),
+        ],
+    );
+    let config = config(FAILURE_PATHS);
+    let secret = Some("0123456789abcdef".to_owned());
+    let keep = config.sampling.keep.as_ref().unwrap();
+    assert_eq!(keep.propagate, Some(Propagate { secret }));
+    for (path, code, why) in [("/", 500, Some("errors")), ("/", 200, None), ("/healthz", 500, None)]
+    {
+        assert_eq!(kept(&config, path, false, &[("response.code", code)]), why, "{path} {code}");
     }
 }
 
@@ -675,6 +700,7 @@ fn every_file_is_asked() {
             "collectors.json",
             "debug.json",
             "edge-gateway.json",
+            "failure-paths.json",
             "failures.json",
             "grpc.json",
             "health-checks.json",

@@ -597,7 +597,12 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
         let told = request(&[("traceparent", &format!("00-{TRACE}-{PARENT}-{flags}"))]);
         let mut stream = Stream::default();
         assert_eq!(
-            stream.on_response_headers(&worker.plugin, UnixNanos::default),
+            stream.on_response_headers(
+                &worker.plugin,
+                &request(&[]),
+                &worker.shared,
+                UnixNanos::default
+            ),
             [],
             "no request yet"
         );
@@ -610,7 +615,12 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
         let forwarded = forwarded.unwrap();
         assert_eq!(forwarded.get(52..), Some(&*format!("-{flags}")));
         assert_eq!(
-            stream.on_response_headers(&worker.plugin, UnixNanos::default),
+            stream.on_response_headers(
+                &worker.plugin,
+                &request(&[]),
+                &worker.shared,
+                UnixNanos::default
+            ),
             [
                 HeaderEdit::Set("traceresponse".into(), forwarded.clone()),
                 HeaderEdit::Add(
@@ -622,7 +632,12 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
         );
         worker.log(&mut stream, &told);
         assert_eq!(
-            stream.on_response_headers(&worker.plugin, UnixNanos::default),
+            stream.on_response_headers(
+                &worker.plugin,
+                &request(&[]),
+                &worker.shared,
+                UnixNanos::default
+            ),
             [],
             "the end was told"
         );
@@ -631,13 +646,22 @@ fn callers_are_told_of_the_trace_whether_it_is_sampled_or_not() {
     second.properties.insert(TRACE_ID_STATE.to_owned(), TRACE.as_bytes().to_vec());
     let (mut stream, _) = worker.begin(&second);
     assert_eq!(
-        stream.on_response_headers(&worker.plugin, UnixNanos::default),
+        stream.on_response_headers(
+            &worker.plugin,
+            &request(&[]),
+            &worker.shared,
+            UnixNanos::default
+        ),
         [],
         "the first instance tells"
     );
     let mut quiet = Worker::new(EXPORTING);
     let (mut stream, _) = quiet.begin(&request(&[]));
-    assert_eq!(stream.on_response_headers(&quiet.plugin, UnixNanos::default), [], "not asked for");
+    assert_eq!(
+        stream.on_response_headers(&quiet.plugin, &request(&[]), &quiet.shared, UnixNanos::default),
+        [],
+        "not asked for"
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ const CONFIGURATION: &str = r#"{"export": {
     "trust": [{"match": {"source": {"prefix": "127."}}, "trust": "continue"}],
     "response": ["traceresponse", "server-timing", {"header": "x-trace-id"}],
     "access_log": ["trace_id", "span_id", "sampled"]},
-    "sampling": {"keep": {"errors": true, "slower_than": "1ms",
+    "sampling": {"keep": {"errors": true, "propagate": true, "slower_than": "1ms",
         "response_flags": ["UO"]}, "limit_per_second": 100, "remote": {"cluster": "otel-collector"}, "rules": [
         {"name": "cel", "match": {"cel": "request.size > 10"}, "rate": 1},
         {"name": "a", "match": {"headers": {"traceparent": {"present": false}}},

@@ -13,6 +13,7 @@
 //! | `/flaky/N` | 503 to the first N requests of this path, then 200 |
 //! | `/slow/N` | takes two seconds for the first N requests of this path |
 //! | `/stream` | answers in pieces, without a length |
+//! | `/verdict` | answers as if it were a hop that has kept its span |
 //! | `/timed` | answers with a `server-timing` and a `traceresponse` of its own |
 //!
 //! A request with a gRPC content type gets a gRPC answer with `grpc-status` in the trailers: 14
@@ -243,6 +244,9 @@ impl Behaviour {
         let mut response = Response::builder().status(status);
         if path.contains("/timed") {
             response = response.header("server-timing", TIMED.0).header("traceresponse", TIMED.1);
+        }
+        if path.contains("/verdict") {
+            response = response.header("x-meshweft-keep", "errors");
         }
         let body = match &*path {
             path if path.contains("/half") => half(),

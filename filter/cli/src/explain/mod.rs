@@ -181,7 +181,12 @@ impl<'a> Explanation<'a> {
             stripped: propagation.strip.as_ref().is_some_and(|hosts| facts.host_fits(hosts)),
             rules: rules.unwrap_or_default(),
             headers: changed(&headers, effects.edits),
-            response: stream.on_response_headers(&plugin, UnixNanos::default),
+            response: stream.on_response_headers(
+                &plugin,
+                request,
+                &Local::default(),
+                UnixNanos::default,
+            ),
             filter_state: effects.filter_state,
             warning: effects.warning,
             course,

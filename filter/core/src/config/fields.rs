@@ -88,6 +88,8 @@ pub(super) enum Kind {
     Scalar,
     /// The name of a header that a response may gain.
     ResponseHeader,
+    /// A text that only those concerned know.
+    Secret,
     /// A matcher of the peer.
     Source,
     /// An HTTP status, or a class of them.
@@ -154,6 +156,8 @@ pub(super) const KEY_HEADERS: &[&str] = &["x-request-id"];
 pub(super) const MAX_COLLECTORS: usize = 8;
 /// Keys of baggage in one list at most.
 pub(super) const MAX_KEYS: usize = 64;
+/// Characters of a secret at least, when its variables are filled in.
+pub(super) const MIN_SECRET: usize = 16;
 /// Statuses of one list at most.
 pub(super) const MAX_STATUSES: usize = 64;
 /// Expressions at most: each is evaluated by the host, one after the other.
@@ -606,6 +610,17 @@ pub(super) const KEEP: &[Field] = &[
         name: "slower_than",
         about: "What takes longer, from the first byte of the request to the end of the response.",
         kind: Kind::PeriodIfAny,
+    },
+    Field {
+        name: "propagate",
+        about: "What a hop further down keeps, and telling those further up.",
+        kind: Kind::Bool { default: false },
+    },
+    Field {
+        name: "secret",
+        about: "What all hops know and nobody else, so that nobody else can ask or answer; \
+            ${NAME} is an environment variable, $$ a dollar sign.",
+        kind: Kind::Secret,
     },
 ];
 

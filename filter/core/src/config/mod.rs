@@ -231,6 +231,15 @@ pub struct Keep {
     pub response_flags: ResponseFlags,
     /// That it took longer.
     pub slower_than: Option<Duration>,
+    /// That a hop further down kept it; and those further up are told.
+    pub propagate: Option<Propagate>,
+}
+
+/// How hops tell one another what they kept.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Propagate {
+    /// What all hops know and nobody else.
+    pub secret: Option<String>,
 }
 
 /// A server of Jaeger's remote sampling.

@@ -153,6 +153,9 @@ fn shape(kind: &Kind) -> Value {
         Kind::Scalar => {
             json!({"anyOf": [text(&LABEL), {"type": "number"}, {"type": "boolean"}]})
         }
+        Kind::Secret => json!({
+            "type": "string", "minLength": 1, "maxLength": MAX_VALUE, "pattern": VALUE_PATTERN
+        }),
         Kind::Source => json!({"$ref": "#/$defs/source"}),
         Kind::Status => json!({"anyOf": [
             {"type": "integer", "minimum": 100, "maximum": 599},

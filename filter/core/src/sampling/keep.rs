@@ -6,6 +6,7 @@
 
 use core::cell::OnceCell;
 use core::time::Duration;
+use std::borrow::Cow;
 
 use crate::config::{Direction, Keep};
 use crate::matching::Side;
@@ -44,6 +45,11 @@ impl KeepReason {
         }
     }
 
+    /// The reason of this name.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// Whether `keep` asks for it.
     #[must_use]
     pub fn is_asked_by(self, keep: &Keep) -> bool {
@@ -73,6 +79,35 @@ impl KeepReason {
     }
 }
 
+/// By whose end a request was kept, and why.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kept {
+    /// By that of a hop further down.
+    Below(KeepReason),
+    /// By its own.
+    Here(KeepReason),
+}
+
+impl Kept {
+    /// Why, wherever it was.
+    #[must_use]
+    pub const fn reason(self) -> KeepReason {
+        match self {
+            Self::Below(reason) | Self::Here(reason) => reason,
+        }
+    }
+
+    /// What stands on the span: the reason's name, with `propagated:` before it where it is that
+    /// of a hop further down.
+    #[must_use]
+    pub fn describe(self) -> Cow<'static, str> {
+        match self {
+            Self::Below(reason) => format!("propagated:{}", reason.name()).into(),
+            Self::Here(reason) => reason.name().into(),
+        }
+    }
+}
+
 /// Why `keep` keeps a request that ended so: the first reason that holds.
 #[must_use]
 pub fn reason(keep: &Keep, ending: &Ending<'_>) -> Option<KeepReason> {
@@ -80,25 +115,41 @@ pub fn reason(keep: &Keep, ending: &Ending<'_>) -> Option<KeepReason> {
     asked.find(|reason| reason.holds(keep, ending))
 }
 
-/// How a request ended, fact by fact, once it is over.
+/// When the end of a request is asked about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Moment {
+    /// The headers of the response come by: the rest is still to come.
+    Headers {
+        /// How long that took, if somebody has looked at the clock.
+        elapsed: Option<Duration>,
+    },
+    /// Its trailers do.
+    Trailers,
+    /// All is over.
+    End {
+        /// Whether the response is known to have come to its end.
+        is_whole: bool,
+    },
+}
+
+/// How a request ended, fact by fact, as far as it is known.
 pub struct Ending<'a> {
     exchange: &'a dyn Exchange,
     side: Side,
     is_grpc: bool,
-    is_whole: bool,
+    moment: Moment,
     code: OnceCell<Option<i64>>,
     grpc: OnceCell<Option<i64>>,
     flags: OnceCell<ResponseFlags>,
 }
 
 impl<'a> Ending<'a> {
-    /// The end of the request with these `headers`; whether its response is known to have come to
-    /// its end.
+    /// The end of the request with these `headers`, as it is known at this moment.
     #[must_use]
-    pub fn new(exchange: &'a dyn Exchange, side: Side, headers: &Headers, is_whole: bool) -> Self {
+    pub fn new(exchange: &'a dyn Exchange, side: Side, headers: &Headers, moment: Moment) -> Self {
         let is_grpc = headers.get("content-type").is_some_and(is_grpc);
         let (code, grpc, flags) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Self { exchange, side, is_grpc, is_whole, code, grpc, flags }
+        Self { exchange, side, is_grpc, moment, code, grpc, flags }
     }
 
     /// The status that the client was sent, if any.
@@ -109,14 +160,27 @@ impl<'a> Ending<'a> {
             if self.grpc() == Some(0) {
                 return Some(200);
             }
-            self.exchange.integer(&["response", "code"]).filter(|code| *code != 0)
+            match self.moment {
+                Moment::Headers { .. } | Moment::Trailers => {
+                    number(self.exchange.response_header(":status"))
+                }
+                Moment::End { .. } => {
+                    self.exchange.integer(&["response", "code"]).filter(|code| *code != 0)
+                }
+            }
         })
     }
 
     /// The gRPC status, of a gRPC request.
     #[must_use]
     pub fn grpc(&self) -> Option<i64> {
-        let ask = || self.exchange.integer(&["response", "grpc_status"]);
+        let ask = || match self.moment {
+            // Of a response without a body they are the trailers too.
+            Moment::Headers { .. } | Moment::Trailers => {
+                number(self.exchange.response_header("grpc-status"))
+            }
+            Moment::End { .. } => self.exchange.integer(&["response", "grpc_status"]),
+        };
         *self.grpc.get_or_init(|| self.is_grpc.then(ask).flatten())
     }
 
@@ -132,22 +196,34 @@ impl<'a> Ending<'a> {
     /// How long it took.
     #[must_use]
     pub fn elapsed(&self) -> Option<Duration> {
-        let nanos = self.exchange.integer(&["request", "duration"])?;
-        Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+        match self.moment {
+            Moment::Headers { elapsed } => elapsed,
+            Moment::Trailers => None,
+            Moment::End { .. } => {
+                let nanos = self.exchange.integer(&["request", "duration"])?;
+                Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
+            }
+        }
     }
 
     /// Whether its span is an error.
     fn is_error(&self) -> bool {
-        let code = self.code();
+        let is_over = matches!(self.moment, Moment::End { .. });
+        // A request has no status in the end if nothing answered it.
+        let Some(code) = self.code() else { return is_over };
         // A response that has come to its end was not broken off.
-        let may_be_broken = !self.is_whole && code.is_some_and(|code| code < 400);
+        let may_be_broken = self.moment == Moment::End { is_whole: false } && code < 400;
         let flags = if may_be_broken { self.flags() } else { ResponseFlags::default() };
-        let outcome = Outcome { code, grpc: self.grpc(), flags, details: None };
+        let outcome = Outcome { code: Some(code), grpc: self.grpc(), flags, details: None };
         // What a server counts as an error a client does too, and most requests are none to either.
         outcome.is_error(SpanKind::Server)
             || (outcome.is_error(SpanKind::Client)
                 && self.side.of(self.exchange) == Direction::Outbound)
     }
+}
+
+fn number(text: Option<Vec<u8>>) -> Option<i64> {
+    core::str::from_utf8(&text?).ok()?.parse().ok()
 }
 
 impl core::fmt::Debug for Ending<'_> {
@@ -207,7 +283,7 @@ mod tests {
         let told = Told { facts: facts.iter().copied().collect(), ..Told::default() };
         let grpc = is_grpc.then_some(("content-type", "application/grpc"));
         let headers = grpc.into_iter().collect();
-        let ending = Ending::new(&told, Side::OfListener, &headers, is_whole);
+        let ending = Ending::new(&told, Side::OfListener, &headers, Moment::End { is_whole });
         let reason = reason(&keep(json), &ending).map(KeepReason::name);
         (reason, told.asked.into_inner())
     }

@@ -6,6 +6,7 @@ mod index;
 mod keep;
 mod limit;
 mod probability;
+mod relay;
 mod remote;
 
 use std::borrow::Cow;
@@ -14,9 +15,11 @@ use std::collections::BTreeMap;
 use adaptive::Adaptive;
 use floor::{Floor, operation};
 use index::Index;
-pub use keep::{Ending, KeepReason, reason as keep_reason};
+pub use keep::{Ending, KeepReason, Kept, Moment, reason as keep_reason};
 use limit::Limit;
 pub use probability::{OtMember, Randomness, Threshold};
+pub(crate) use relay::Relay;
+pub use relay::{ANSWER, QUESTION};
 pub use remote::{MAX_ANSWER, Poll};
 use remote::{Remote, Strategy};
 

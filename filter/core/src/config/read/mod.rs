@@ -48,7 +48,7 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
         service: service(&services, faults),
         propagation: propagation::read(&formats, &spans.unsafe_names, faults),
         correlation: correlation::read(&keys, faults),
-        sampling: sampling::read(&samples, faults),
+        sampling: sampling::read(&samples, env, faults),
         spans,
         export: exports.and_then(|object| export::read(&object, env, faults)),
     };

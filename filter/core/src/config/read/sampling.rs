@@ -4,15 +4,16 @@ use core::ops::RangeInclusive;
 
 use super::export::upstream;
 use super::matching::matches;
-use super::{choices, push_once};
+use super::{Env, choices, push_once};
 use crate::config::error::{Problem, quoted, step};
 use crate::config::fields;
 use crate::config::json::Json;
 use crate::config::node::{Faults, Node, Object};
-use crate::config::{Adaptive, Keep, ParentPolicy, Rate, Remote, Rule, Sampling};
+use crate::config::text::header_value;
+use crate::config::{Adaptive, Keep, ParentPolicy, Propagate, Rate, Remote, Rule, Sampling};
 use crate::model::{GRPC_STATUSES, RESPONSE_FLAGS, ResponseFlags};
 
-pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Sampling {
+pub(super) fn read(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Sampling {
     Sampling {
         parent: parent(object, faults).unwrap_or_default(),
         rate: object.get("rate").and_then(|node| node.rate(faults)).unwrap_or(Rate::ALL),
@@ -22,7 +23,7 @@ pub(super) fn read(object: &Object<'_>, faults: &mut Faults) -> Sampling {
         rules: object.get("rules").map(|node| rules(&node, faults)).unwrap_or_default(),
         keep: object
             .object("keep", fields::KEEP, faults)
-            .map(|object| keep(&object, faults))
+            .map(|object| keep(&object, env, faults))
             .filter(|keep| *keep != Keep::default()),
     }
 }
@@ -57,7 +58,7 @@ fn remote(object: &Object<'_>, faults: &mut Faults) -> Option<Remote> {
     Some(Remote { cluster, path, authority, interval })
 }
 
-fn keep(object: &Object<'_>, faults: &mut Faults) -> Keep {
+fn keep(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Keep {
     let words = |name, words: &[&'static str], what, faults: &mut Faults| {
         let find = |word: &str| words.iter().position(|known| *known == word);
         object.get(name).map(|node| choices(&node, words, find, what, faults)).unwrap_or_default()
@@ -74,7 +75,32 @@ fn keep(object: &Object<'_>, faults: &mut Faults) -> Keep {
         slower_than: object
             .get("slower_than")
             .and_then(|node| node.period(&fields::SLOWER_THAN, faults)),
+        propagate: propagate(object, env, faults),
     }
+}
+
+fn propagate(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Option<Propagate> {
+    let propagate = object.boolean("propagate", false, faults);
+    let secret = object.get("secret").map(|node| secret(&node, env, faults));
+    if !propagate && secret.is_some() {
+        let reason = "a secret is for hops that tell one another, with true here";
+        faults.add(step(&object.path, "propagate"), Problem::Missing { reason });
+    }
+    propagate.then(|| Propagate { secret: secret.flatten() })
+}
+
+fn secret(node: &Node<'_>, env: Env<'_>, faults: &mut Faults) -> Option<String> {
+    let Json::String(text) = node.json else {
+        node.wrong_type("is a string", faults);
+        return None;
+    };
+    let secret = header_value(text, env).and_then(|secret| {
+        let reason = "a secret of fewer than 16 characters";
+        let allowed = "are 16 to 8192 characters of printable ASCII";
+        let long = secret.len() >= fields::MIN_SECRET;
+        long.then_some(secret).ok_or(Problem::Hidden { reason, allowed })
+    });
+    secret.map_err(|problem| faults.add(&*node.path, problem)).ok()
 }
 
 /// HTTP statuses, each a number or a class of them.
