@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod explain;
 mod input;
+mod outcome;
 mod request;
 mod simulate;
 
@@ -39,6 +40,10 @@ Options of explain:
                                    evaluate; unknown without it, and then its rule
                                    is for no request
   --property NAME=VALUE            a property of Envoy, such as xds.route_name=r
+  --status N                       how it ended, for sampling.keep: the status; 200 without it
+  --duration TIME                  the time that it took, such as 700ms
+  --grpc-status STATUS             the gRPC status, such as UNAVAILABLE or 14
+  --response-flags FLAGS           Envoy's response flags, such as UF,URX
   --trace-id ID                    the id of a new trace, for an answer that is always
                                    the same; without it ids are random
   --now TIME                       the time by which rules expire (RFC 3339); now without it

@@ -256,6 +256,59 @@ fn the_readme_shows_what_the_tool_says() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }
 
+const KEEP: &str = "filter/cli/tests/testdata/keep.json";
+
+/// What is said of the outcome of a request that ended so.
+fn outcome(path: &str, ended: &[&str]) -> String {
+    let request = format!("GET {path}");
+    let said = said(KEEP, &[&["--request", &request], ended].concat());
+    let (_, outcome) = said.split_once("\nOutcome\n").unwrap_or_default();
+    outcome.split("\n\n").next().unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn an_outcome_keeps_or_not() {
+    assert_eq!(outcome("/", &[]), "", "no outcome is told");
+    assert_eq!(
+        outcome("/", &["--status", "503", "--duration", "700ms", "--response-flags", "UF,URX"]),
+        r#"  kept, because of errors
+    yes  errors true: is "503" and "UF,URX"
+    yes  status ["5xx",429]: is "503"
+    no   response_flags ["UO"]: is "UF,URX"
+    yes  slower_than "500ms": is "700ms""#
+    );
+    assert_eq!(
+        outcome("/", &["--duration=500ms"]),
+        r#"  not kept: no condition holds
+    no   errors true: is "200"
+    no   status ["5xx",429]: is "200"
+    no   response_flags ["UO"]: is absent
+    no   slower_than "500ms": is "500ms""#
+    );
+    let failed = ["--status", "503"];
+    assert_eq!(outcome("/healthz", &failed), r#"  not kept: its rule says "keep": false"#);
+    assert_eq!(outcome("/all", &failed), "  recorded in any case: it was sampled");
+    let grpc = ["--header", "content-type: application/grpc", "--grpc-status", "UNAVAILABLE"];
+    assert!(outcome("/", &grpc).starts_with("  kept, because of errors\n"));
+}
+
+#[test]
+fn outcomes_in_json() {
+    let arguments = ["--request", "GET /", "--status", "200", "--duration", "1s"];
+    assert_eq!(
+        told(KEEP, &arguments)["keep"],
+        json!({"result": "kept", "reason": "slower_than", "conditions": [
+            {"field": "errors", "asked": true, "seen": ["200"], "holds": false, "within": []},
+            {"field": "status", "asked": ["5xx", 429], "seen": ["200"], "holds": false, "within": []},
+            {"field": "response_flags", "asked": ["UO"], "seen": [], "holds": false, "within": []},
+            {"field": "slower_than", "asked": "500ms", "seen": ["1s"], "holds": true, "within": []},
+        ]})
+    );
+    let none = told(CONFIG, &["--request", "GET /healthz", "--status", "503"]);
+    assert_eq!(none["keep"], json!({"result": "not_configured", "reason": null, "conditions": []}));
+    assert_eq!(told(KEEP, &["--request", "GET /"])["keep"], Value::Null);
+}
+
 #[test]
 fn wrong_usage_is_told() {
     let request = ["--config", "/dev/null", "--request", "GET /"];
@@ -264,7 +317,23 @@ fn wrong_usage_is_told() {
         (&["--config", "x"], "--request 'METHOD /path' is missing"),
         (&["--config"], "--config needs a value"),
         (&["x.json"], "x.json: no such option"),
-        (&["--status", "503"], "--status: no such option"),
+        (&["--outcome", "503"], "--outcome: no such option"),
+        (
+            &[&request[..], &["--status", "99"]].concat(),
+            "--status '99': must be a status from 100 to 599",
+        ),
+        (
+            &[&request[..], &["--duration", "1.5s"]].concat(),
+            "--duration '1.5s': must be a whole number with ms, s, m or h, such as 700ms",
+        ),
+        (
+            &[&request[..], &["--grpc-status", "Unavailable"]].concat(),
+            "--grpc-status 'Unavailable': must be a gRPC status, such as UNAVAILABLE or 14",
+        ),
+        (
+            &[&request[..], &["--response-flags", "UF,XX"]].concat(),
+            "--response-flags 'UF,XX': must be letters of Envoy's access logs, such as UF,URX",
+        ),
         (
             &["--config", "x", "--request", "GET"],
             "--request 'GET': must be a method and a path, such as 'GET /orders'",

@@ -120,6 +120,33 @@ fn a_trace_id_decides_as_in_the_filter() {
 }
 
 #[test]
+fn outcomes_keep_what_was_not_sampled() {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testdata/keep.json");
+    let log = r#"{"method": "GET", "path": "/", "status": 200, "duration": 700}
+{"method": "GET", "path": "/", "status": "503", "duration": "-"}
+{"method": "GET", "path": "/", "status": 200, "duration": 500, "response_flags": "UO"}
+{"method": "GET", "path": "/", "status": 200, "duration": 500, "response_flags": "-"}
+{"method": "POST", "path": "/a.B/C", "status": 200, "grpc_status": "UNAVAILABLE", "headers": {"content-type": "application/grpc"}}
+{"method": "GET", "path": "/"}
+{"method": "GET", "path": "/all", "status": 503}
+{"method": "GET", "path": "/healthz", "status": 503}
+{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "5", "endTimeUnixNano": "9", "attributes": [{"key": "http.request.method", "value": {"stringValue": "GET"}}, {"key": "url.path", "value": {"stringValue": "/"}}, {"key": "http.response.status_code", "value": {"intValue": "502"}}]}]}]}]}"#;
+    let out = "\
+rule         requests        kept    share  per second   at most
+health              1           0    0.0 %        0.00         0
+all                 1           1  100.0 %        1.00         1
+(no rule)           7           5   71.4 %        5.00         5
+(all)               9           6   66.7 %        6.00         6
+
+Seconds in the log: 1.
+Kept for their outcome: 5 (errors 3, response_flags 1, slower_than 1).
+Not sampled and without a status, so that sampling.keep has no say: 1.
+Requests without a time, taken at that of the one before: 8.
+";
+    says(&simulate(&["--config", config], log), out);
+}
+
+#[test]
 fn wrong_usage_is_told() {
     for (arguments, code, err) in [
         (

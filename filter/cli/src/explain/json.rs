@@ -4,6 +4,7 @@ use meshweft_core::model::{Format, HeaderEdit};
 use meshweft_core::propagation::{Incoming, Malformed, ParentDecision};
 use serde_json::{Map, Value, json};
 
+use super::end::{End, Fate};
 use super::tried::{Check, Tried};
 use super::{Change, Course, Decided, Explanation};
 
@@ -43,6 +44,7 @@ pub(super) fn value(explanation: &Explanation<'_>) -> Value {
             json!({"change": change_name(*change), "name": name, "value": value})
         }),
         "response": list(&explanation.response, edit),
+        "keep": explanation.end.as_ref().map(end),
         "filter_state": filter_state,
         "warning": explanation.warning,
     })
@@ -132,6 +134,18 @@ fn decision(decided: &Decided) -> Value {
         "trace_id": decided.trace_id.to_string(),
         "continued": decided.continued,
         "span_id": decided.span_id.to_string(),
+    })
+}
+
+fn end(end: &End) -> Value {
+    let reason = match end.fate {
+        Fate::Kept(reason) => Some(reason.name()),
+        Fate::NotConfigured | Fate::NotKept | Fate::Sampled | Fate::SwitchedOff => None,
+    };
+    json!({
+        "result": end.fate.name(),
+        "reason": reason,
+        "conditions": list(&end.checks, check),
     })
 }
 

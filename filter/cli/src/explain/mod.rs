@@ -3,6 +3,7 @@
 //! The decision and the headers are those of the filter's own code, run on one request. What
 //! stood behind them is asked of the same rules once more, condition by condition.
 
+mod end;
 mod json;
 mod options;
 mod text;
@@ -28,6 +29,7 @@ use serde_json::Value;
 use crate::input::read_config;
 use crate::request::{Draws, Request};
 use crate::usage;
+use end::End;
 use options::Options;
 use tried::{Tried, at, tried};
 
@@ -81,6 +83,8 @@ struct Explanation<'a> {
     /// The headers of the request, as they came and as they go on.
     headers: Vec<(Change, String, String)>,
     response: Vec<HeaderEdit>,
+    /// What its end makes of it, if that was told.
+    end: Option<End>,
     filter_state: Vec<(&'static str, String)>,
     warning: Option<&'static str>,
 }
@@ -165,6 +169,7 @@ impl<'a> Explanation<'a> {
         let trust_rules = tried(trusting, matched, &facts, at(written, "/propagation/trust"));
 
         let course = course(&stream, &plugin, request, trust, &extracted.incoming);
+        let end = end::end(&stream, &plugin, request, &headers, written);
         let sampling = &plugin.config().sampling;
         let rules = stream.course().map(|(_, decision)| {
             let rules = sampling.rules.iter();
@@ -187,6 +192,7 @@ impl<'a> Explanation<'a> {
                 &Local::default(),
                 UnixNanos::default,
             ),
+            end: if options.ended { end } else { None },
             filter_state: effects.filter_state,
             warning: effects.warning,
             course,

@@ -2,14 +2,27 @@
 
 use std::ffi::OsString;
 
-use meshweft_core::config::{Config, Direction, time};
+use meshweft_core::config::{Config, Direction, period, time};
 use meshweft_core::model::{TraceId, UnixNanos};
 
 use crate::args::{Args, Known};
+use crate::outcome::{self, Property};
 use crate::request::Request;
 
 const KNOWN: Known<'_> = Known {
-    once: &["--config", "--direction", "--host", "--now", "--request", "--source", "--trace-id"],
+    once: &[
+        "--config",
+        "--direction",
+        "--duration",
+        "--grpc-status",
+        "--host",
+        "--now",
+        "--request",
+        "--response-flags",
+        "--source",
+        "--status",
+        "--trace-id",
+    ],
     often: &["--cel", "--header", "--property"],
     flags: &["--json"],
     words: 0,
@@ -29,6 +42,8 @@ pub(super) struct Options {
     pub(super) trace_id: Option<TraceId>,
     /// The time by which rules expire; the clock's without.
     pub(super) now: Option<UnixNanos>,
+    /// Whether it is told how the request ended.
+    pub(super) ended: bool,
     pub(super) json: bool,
 }
 
@@ -45,6 +60,17 @@ impl Options {
         let mut properties = args.all("--property", property)?;
         properties.extend(args.one("--source", |text| Ok(source(text)))?);
         properties.extend(args.one("--direction", direction)?);
+        let mut ending = args.one("--status", status)?;
+        let more = [
+            args.one("--duration", duration)?,
+            args.one("--grpc-status", grpc_status)?,
+            args.one("--response-flags", response_flags)?,
+        ];
+        if ending.is_none() && more.iter().any(Option::is_some) {
+            ending = Some(outcome::status(200));
+        }
+        let ended = ending.is_some();
+        properties.extend(ending.into_iter().chain(more.into_iter().flatten()));
         let host = args.one("--host", |text| Ok(text.to_owned()))?;
         let headers = args.all("--header", header)?;
         Ok(Self {
@@ -53,6 +79,7 @@ impl Options {
             expressions: args.all("--cel", expression)?,
             trace_id: args.one("--trace-id", trace_id)?,
             now: args.one("--now", now)?,
+            ended,
             json: args.flag("--json"),
         })
     }
@@ -137,6 +164,26 @@ fn direction(text: &str) -> Result<(String, Vec<u8>), String> {
         _ => return Err("must be inbound or outbound".to_owned()),
     };
     Ok(("xds.listener_direction".to_owned(), number.to_le_bytes().to_vec()))
+}
+
+fn status(text: &str) -> Result<Property, String> {
+    let code = text.parse().ok().filter(|code| (100..600).contains(code));
+    code.map(outcome::status).ok_or_else(|| "must be a status from 100 to 599".to_owned())
+}
+
+fn duration(text: &str) -> Result<Property, String> {
+    let duration = period(text).map(outcome::took);
+    duration.ok_or_else(|| "must be a whole number with ms, s, m or h, such as 700ms".to_owned())
+}
+
+fn grpc_status(text: &str) -> Result<Property, String> {
+    let code = outcome::grpc_code(text).map(outcome::grpc_status);
+    code.ok_or_else(|| "must be a gRPC status, such as UNAVAILABLE or 14".to_owned())
+}
+
+fn response_flags(text: &str) -> Result<Property, String> {
+    let flags = outcome::flags(text).map(outcome::response_flags);
+    flags.ok_or_else(|| "must be letters of Envoy's access logs, such as UF,URX".to_owned())
 }
 
 fn trace_id(text: &str) -> Result<TraceId, String> {

@@ -7,6 +7,7 @@ use meshweft_core::model::HeaderEdit;
 use meshweft_core::propagation::{Incoming, ParentDecision};
 use meshweft_core::sampling::Threshold;
 
+use super::end::Fate;
 use super::tried::{Check, Fit, Tried};
 use super::{Change, Course, Decided, Explanation, RateOf};
 
@@ -55,6 +56,17 @@ pub(super) fn write(explanation: &Explanation<'_>, out: &mut impl Write) -> io::
                 HeaderEdit::Remove(name) => writeln!(out, "  - {name}")?,
             }
         }
+    }
+    if let Some(end) = &explanation.end {
+        writeln!(out, "\nOutcome")?;
+        match end.fate {
+            Fate::Kept(reason) => writeln!(out, "  kept, because of {}", reason.name())?,
+            Fate::NotConfigured => writeln!(out, "  not kept: there is no sampling.keep")?,
+            Fate::NotKept => writeln!(out, "  not kept: no condition holds")?,
+            Fate::Sampled => writeln!(out, "  recorded in any case: it was sampled")?,
+            Fate::SwitchedOff => writeln!(out, "  not kept: its rule says \"keep\": false")?,
+        }
+        checks(&end.checks, 4, out)?;
     }
     if !explanation.filter_state.is_empty() {
         writeln!(out, "\nFilter state, for access logs")?;

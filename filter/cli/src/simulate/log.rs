@@ -1,9 +1,12 @@
 //! The lines of a log: requests as an access log or as OTLP traces tell them.
 
+use std::time::Duration;
+
 use meshweft_core::config::time;
 use meshweft_core::model::{TraceId, UnixNanos};
 use serde_json::{Map, Value};
 
+use crate::outcome;
 use crate::request::Request;
 
 /// A request of the log.
@@ -12,6 +15,8 @@ pub(super) struct Entry {
     pub(super) request: Request,
     pub(super) trace_id: Option<TraceId>,
     pub(super) time: Option<UnixNanos>,
+    /// Whether it is told how the request ended.
+    pub(super) ended: bool,
 }
 
 /// The requests of a line: the one of an access log, or those that begin the traces of an
@@ -46,6 +51,20 @@ fn logged(line: &Map<String, Value>) -> Result<Entry, &'static str> {
         let pairs = line.get(name).and_then(Value::as_object);
         pairs.into_iter().flatten().filter_map(|(name, value)| Some((name, text(Some(value))?)))
     };
+    let number = |name| {
+        let value = line.get(name);
+        text(value).and_then(|text| text.parse().ok()).or_else(|| value?.as_u64())
+    };
+    let status = number("status").and_then(|code| u16::try_from(code).ok());
+    let ending = [
+        status.map(outcome::status),
+        number("duration").map(|millis| outcome::took(Duration::from_millis(millis))),
+        number("grpc_status")
+            .and_then(|code| i64::try_from(code).ok())
+            .or_else(|| outcome::grpc_code(field("grpc_status")?))
+            .map(outcome::grpc_status),
+        field("response_flags").and_then(outcome::flags).map(outcome::response_flags),
+    ];
     let request = Request {
         expressions: Vec::new(),
         method: method.to_owned(),
@@ -54,10 +73,13 @@ fn logged(line: &Map<String, Value>) -> Result<Entry, &'static str> {
         headers: map("headers")
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect(),
-        properties: map("properties").map(|(name, value)| (name.clone(), value.into())).collect(),
+        properties: map("properties")
+            .map(|(name, value)| (name.clone(), value.into()))
+            .chain(ending.into_iter().flatten())
+            .collect(),
     };
     let trace_id = field("trace_id").and_then(|id| TraceId::from_hex(id.as_bytes()).ok());
-    Ok(Entry { request, trace_id, time })
+    Ok(Entry { request, trace_id, time, ended: status.is_some() })
 }
 
 /// All spans of `resourceSpans`.
@@ -99,17 +121,36 @@ fn begun(span: &Value) -> Option<Entry> {
         headers: headers.collect(),
         properties: Vec::new(),
     };
-    let nanos = span.get("startTimeUnixNano");
-    let number = |nanos: &Value| {
-        nanos.as_str().and_then(|text| text.parse().ok()).or_else(|| nanos.as_u64())
+    let number = |value: Option<&Value>| {
+        let value = value?;
+        value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_u64())
     };
-    let nanos = nanos.and_then(number);
+    let whole = |name: &str| {
+        let (_, value) = attributes().find(|(key, _)| *key == name)?;
+        number(value.get("intValue"))
+    };
+    let begun = number(span.get("startTimeUnixNano"));
+    let took = number(span.get("endTimeUnixNano")).zip(begun);
+    let status = whole("http.response.status_code").and_then(|code| u16::try_from(code).ok());
+    let grpc = whole("rpc.grpc.status_code").and_then(|code| i64::try_from(code).ok());
+    let ending = [
+        status.map(outcome::status),
+        took.map(|(end, begun)| outcome::took(Duration::from_nanos(end.saturating_sub(begun)))),
+        grpc.map(outcome::grpc_status),
+        string("envoy.response_flags")
+            .and_then(|flags| outcome::flags(&flags))
+            .map(outcome::response_flags),
+    ];
+    let request = Request { properties: ending.into_iter().flatten().collect(), ..request };
     let id = text(span.get("traceId")).and_then(|id| TraceId::from_hex(id.as_bytes()).ok());
-    Some(Entry { request, trace_id: id, time: nanos.map(UnixNanos) })
+    let ended = status.is_some();
+    Some(Entry { request, trace_id: id, time: begun.map(UnixNanos), ended })
 }
 
 #[cfg(test)]
 mod tests {
+    use meshweft_core::model::ResponseFlags;
+
     use super::*;
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -120,7 +161,7 @@ mod tests {
     fn lines_of_an_access_log() {
         let line = r#"{"time": "2026-07-01T18:00:00.5Z", "method": "POST", "path": "/pay?x",
             "host": "shop", "headers": {"X-Team": "a", "x-none": null, "x-dash": "-"},
-            "properties": {"xds.route_name": "r"}, "status": 200,
+            "properties": {"xds.route_name": "r"}, "status": 200, "duration": "7", "response_flags": "UF,URX", "grpc_status": "-",
             "trace_id": "0af7651916cd43dd8448eb211c80319c"}"#;
         let request = Request {
             expressions: Vec::new(),
@@ -128,11 +169,19 @@ mod tests {
             path: "/pay?x".to_owned(),
             host: Some("shop".to_owned()),
             headers: owned(&[("x-team", "a")]),
-            properties: vec![("xds.route_name".to_owned(), b"r".to_vec())],
+            properties: vec![
+                ("xds.route_name".to_owned(), b"r".to_vec()),
+                outcome::status(200),
+                outcome::took(Duration::from_millis(7)),
+                outcome::response_flags(ResponseFlags::from_letters(["UF", "URX"])),
+            ],
         };
         let trace_id = TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").ok();
         let time = Some(UnixNanos(1_782_928_800_500_000_000));
-        assert_eq!(entries(line.as_bytes()), Ok(vec![Entry { request, trace_id, time }]));
+        assert_eq!(
+            entries(line.as_bytes()),
+            Ok(vec![Entry { request, trace_id, time, ended: true }])
+        );
         let bare = Request { method: "GET".to_owned(), path: "/".to_owned(), ..Request::default() };
         let line = r#"{"method": "GET", "path": "/", "host": null, "time": "-", "trace_id": "-"}"#;
         let entry = Entry { request: bare, ..Entry::default() };
@@ -167,7 +216,7 @@ mod tests {
             properties: Vec::new(),
         };
         let trace_id = TraceId::from_hex(b"0af7651916cd43dd8448eb211c80319c").ok();
-        let entry = Entry { request, trace_id, time: Some(UnixNanos(7)) };
+        let entry = Entry { request, trace_id, time: Some(UnixNanos(7)), ended: false };
         assert_eq!(entries(line.as_bytes()), Ok(vec![entry]));
         assert_eq!(entries(br#"{"resourceSpans": 7}"#), Ok(vec![]));
     }

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use meshweft_core::config::Config;
-use meshweft_core::model::{Local, MonoNanos, UnixNanos};
+use meshweft_core::model::{Exchange, Local, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
-use meshweft_core::sampling::{Reason, Verdict};
+use meshweft_core::sampling::{Ending, KeepReason, Moment, Reason, Verdict, keep_reason};
 use meshweft_core::stream::Stream;
 
 use crate::args::{Args, Known};
@@ -75,6 +75,10 @@ struct Simulation {
     unread: u64,
     first_unread: Option<String>,
     limited: u64,
+    /// How many are kept for each reason.
+    by_end: [(KeepReason, u64); KeepReason::ALL.len()],
+    /// Those of which an end might have kept some, but the log tells none.
+    without_end: u64,
     all: Tally,
     /// By the first rule that matched.
     rules: Vec<Tally>,
@@ -119,6 +123,8 @@ impl Simulation {
             unread: 0,
             first_unread: None,
             limited: 0,
+            by_end: KeepReason::ALL.map(|reason| (reason, 0)),
+            without_end: 0,
             all: Tally::default(),
             rules,
             no_rule: Tally::default(),
@@ -172,7 +178,22 @@ impl Simulation {
         stream.on_request_headers(&mut self.plugin, &entry.request, &self.shared, &mut draws);
         // Only a request that says that another instance was there first has no course.
         let Some((_, decision)) = stream.course() else { return };
-        let kept = decision.verdict == Verdict::RecordAndSample;
+        let mut kept = decision.verdict == Verdict::RecordAndSample;
+        match self.plugin.sampler.keep(decision) {
+            Some(keep) if entry.ended => {
+                let (headers, moment) =
+                    (entry.request.request_headers(), Moment::End { is_whole: false });
+                let side = self.plugin.side();
+                let ending = Ending::new(&entry.request, side, &headers, moment);
+                if let Some(reason) = keep_reason(keep, &ending) {
+                    kept = true;
+                    let of = self.by_end.iter_mut().find(|(known, _)| *known == reason);
+                    of.into_iter().for_each(|(_, count)| *count = count.saturating_add(1));
+                }
+            }
+            Some(_) => self.without_end = self.without_end.saturating_add(1),
+            None => {}
+        }
         if matches!(decision.reason, Reason::Limit(_)) {
             self.limited = self.limited.saturating_add(1);
         }
@@ -220,6 +241,20 @@ impl Simulation {
                 out,
                 "Dropped by limits, though a rate would have kept them: {}.",
                 self.limited
+            )?;
+        }
+        let by_end: Vec<_> = self.by_end.iter().filter(|(_, count)| *count > 0).collect();
+        if !by_end.is_empty() {
+            let all: u64 = by_end.iter().map(|(_, count)| count).sum();
+            let each: Vec<_> =
+                by_end.iter().map(|(reason, count)| format!("{} {count}", reason.name())).collect();
+            writeln!(out, "Kept for their outcome: {all} ({}).", each.join(", "))?;
+        }
+        if self.without_end > 0 {
+            writeln!(
+                out,
+                "Not sampled and without a status, so that sampling.keep has no say: {}.",
+                self.without_end
             )?;
         }
         if self.untimed > 0 {

@@ -30,7 +30,7 @@ pub use spans::{
     AttributeSource, AttributeType, Fact, Query, Redaction, SpanAttribute, Spans, is_credential,
 };
 pub use template::{Segment, Template};
-pub use text::time;
+pub use text::{period, time};
 
 use crate::model::{Format, ResponseFlags, UnixNanos};
 

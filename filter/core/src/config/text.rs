@@ -8,7 +8,8 @@ use super::fields::MAX_VALUE;
 use crate::model::UnixNanos;
 
 /// Reads a whole number with its unit: `500ms`, `5s`, `1m`, `1h`.
-pub(super) fn period(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn period(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
     if number.is_empty() || (number.len() > 1 && number.starts_with('0')) {

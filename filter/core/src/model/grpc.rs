@@ -1,7 +1,7 @@
 //! What makes a request a gRPC request (gRPC over HTTP2), and the names of gRPC's statuses.
 
 /// The names of the statuses by their codes (gRPC, "Status codes and their use in gRPC").
-pub(crate) const STATUSES: [&str; 17] = [
+pub const STATUSES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",

@@ -57,20 +57,28 @@ impl ResponseFlags {
     }
 
     /// The flags of these letters; letters that this version does not know are left out.
-    pub(crate) fn from_letters<'a>(letters: impl IntoIterator<Item = &'a str>) -> Self {
+    #[must_use]
+    pub fn from_letters<'a>(letters: impl IntoIterator<Item = &'a str>) -> Self {
         let bit = |letters| (0_u32..).zip(LETTERS).find(|(_, known)| *known == letters);
         let bits = letters.into_iter().filter_map(bit).map(|(bit, _)| 1 << bit);
         Self(bits.fold(0, |all, bit: u64| all | bit))
     }
 
     /// Whether there is no flag, known or not.
-    pub(crate) const fn is_empty(self) -> bool {
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Whether one of `others` is among them.
     pub(crate) const fn any_of(self, others: Self) -> bool {
         self.0 & others.0 != 0
+    }
+
+    /// The bit vector.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
     }
 
     /// The letters of the access log, comma-separated; empty without a flag.
