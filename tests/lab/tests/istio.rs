@@ -9,6 +9,7 @@
 )]
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use meshweft_lab::client::{Client, Version};
@@ -85,7 +86,9 @@ async fn both_forms_join_a_trace(release: Release) {
         [
             "cloud.availability_zone=eu-1a".to_owned(),
             "cloud.region=eu-1".to_owned(),
+            "istio.mesh_id=cluster.local".to_owned(),
             "k8s.cluster.name=Kubernetes".to_owned(),
+            format!("k8s.deployment.name={pod}"),
             format!("k8s.namespace.name={namespace}"),
             "k8s.node.name=node-1".to_owned(),
             format!("k8s.pod.name={pod}-0"),
@@ -140,12 +143,27 @@ fn lost_at_most(mesh: &Mesh, spans: &[Span], instances: usize) {
     assert!(lost <= instances * waiting, "{lost} of {}", mesh.owed());
 }
 
-/// Requests at an even pace through the whole mesh; none may fail.
-async fn traffic(mesh: &Mesh, seconds: usize) {
-    let client = Client::new(Version::H1);
-    let total = PER_SECOND * seconds;
-    let failures = paced(&client, mesh.edge(), "/load", PER_SECOND as u32, total).await;
-    assert_eq!(failures, Vec::<String>::new());
+/// Requests at an even pace through the whole mesh for as long as a change takes, and a second
+/// more; none may fail.
+async fn under_traffic(mesh: &Mesh, change: impl Future<Output = ()>) {
+    let changed = AtomicBool::new(false);
+    let change = async {
+        change.await;
+        changed.store(true, Ordering::Relaxed);
+    };
+    let traffic = async {
+        let client = Client::new(Version::H1);
+        let second = async || {
+            let pace = PER_SECOND as u32;
+            let failures = paced(&client, mesh.edge(), "/load", pace, PER_SECOND).await;
+            assert_eq!(failures, Vec::<String>::new());
+        };
+        while !changed.load(Ordering::Relaxed) {
+            second().await;
+        }
+        second().await;
+    };
+    tokio::join!(traffic, change);
 }
 
 /// Waits until requests are recorded, or not; how long that took.
@@ -193,7 +211,7 @@ async fn a_rate_changes_under_traffic_and_a_bad_one_is_refused() {
         mesh.kube.apply(&gateway_with_rate("1")).await;
         until_recorded(&mesh, true).await;
     };
-    tokio::join!(traffic(&mesh, 15), change);
+    under_traffic(&mesh, change).await;
     let spans = mesh.quiet().await;
     assert_eq!(ids(&spans), spans.len(), "each span once");
     // Two of the changes ended an instance of the gateway that recorded.
@@ -220,7 +238,7 @@ async fn a_new_module_and_the_removal_cost_no_request_and_leave_no_vm() {
             mesh.kube.apply(plugin).await;
         }
         mesh.collector
-            .wait_until(Duration::from_secs(20), |spans| {
+            .wait_until(PATIENCE, |spans| {
                 let next = |span: &&Span| {
                     span.resource.get("service.version").is_some_and(|version| version == "next")
                 };
@@ -233,7 +251,7 @@ async fn a_new_module_and_the_removal_cost_no_request_and_leave_no_vm() {
             mesh.kube.delete(plugin).await;
         }
     };
-    tokio::join!(traffic(&mesh, 12), change);
+    under_traffic(&mesh, change).await;
     for proxy in mesh.proxies() {
         proxy.stats_until(|stats| stats.get(VMS) == Some(&0)).await;
     }

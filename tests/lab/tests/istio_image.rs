@@ -53,7 +53,7 @@ fn the_bill_of_materials_is_of_this_module() {
     }
     // What the module is, and none of what its tests and builds need.
     for (name, linked) in
-        [("proxy-wasm", true), ("regex", true), ("proptest", false), ("tokio", false)]
+        [("meshweft-core", true), ("regex", true), ("proptest", false), ("tokio", false)]
     {
         assert_eq!(named.contains(&name), linked, "{name} among {named:?}");
     }
