@@ -81,6 +81,14 @@ test-istio: $(WASM) ## The module in a mesh under real istiods; builds them once
 bench: $(WASM) target/empty.wasm ## What tracing costs, side by side; ARGS=--quick: under a minute
 	@$(TOOLS)/bench.sh $(ARGS)
 
+.PHONY: bench-correlation
+bench-correlation: $(WASM) ## How many calls of applications that forward nothing are joined rightly
+	MESHWEFT_ENVOY=$$($(TOOLS)/fetch-envoy.sh $(ENVOY_VERSION)) $(CARGO) run $(CARGO_FLAGS) --release -p meshweft-lab --bin bench_correlation
+
+.PHONY: simulate-correlation
+simulate-correlation: ## The same of simulated applications, without a proxy
+	MESHWEFT_SIMULATION="a a3 a1 b c d e f g h n m" $(CARGO) test $(CARGO_FLAGS) --release -p meshweft-core --test inference by_load -- --nocapture
+
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check

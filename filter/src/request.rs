@@ -68,6 +68,7 @@ impl Request {
         self.shared(|work, Shared { plugin, .. }| match work {
             Work::Attempt(attempt) => attempt.on_response_headers(&host::Current),
             Work::Stream(stream) => {
+                stream.on_answer(plugin, &host::Proxy);
                 let (current, proxy) = (&host::Current, &host::Proxy);
                 let edits = stream.on_response_headers(plugin, current, proxy, host::wall);
                 host::edit_response(&edits);

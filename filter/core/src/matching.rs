@@ -275,6 +275,11 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The method; empty without one.
+    pub fn operation_method(&self) -> &[u8] {
+        self.method().unwrap_or_default()
+    }
+
     /// The headers of the request.
     #[must_use]
     pub const fn headers(&self) -> &'a Headers {

@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use crate::config::{Config, Direction, Mode};
+use crate::config::{Config, Direction, Infer, Mode};
 use crate::correlation::Correlation;
+use crate::correlation::infer::{Inference, Method};
 use crate::export::{Answer, CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
@@ -50,6 +51,8 @@ pub struct Plugin {
     pub sampler: Sampler,
     /// What joins calls to what came in; `None` where nothing is to be joined.
     pub correlation: Option<Correlation>,
+    /// What joins calls of which no header tells; `None` where that is off.
+    pub inference: Option<Inference>,
     /// Counts of everything that happens to requests and spans.
     pub metrics: Metrics,
 }
@@ -92,6 +95,7 @@ impl Plugin {
         Self {
             side,
             correlation: joins.then(|| Correlation::new(&config.correlation)).flatten(),
+            inference: joins.then(|| inference(&config)).flatten(),
             exporter: config.export.as_ref().map(|export| Exporter::new(export, &resource)),
             phase: Phase::Serving,
             native_tracer_seen: false,
@@ -133,8 +137,12 @@ impl Plugin {
             .map_or(LONGEST_TICK, |export| export.batch.interval.min(LONGEST_TICK))
     }
 
-    /// The time to the first tick: workers start together and must not export together.
-    pub fn first_tick(&self, rng: &mut impl Rng) -> Duration {
+    /// The time to the first tick: workers start together and must not export together. What else
+    /// tells them apart is drawn here.
+    pub fn first_tick(&mut self, rng: &mut impl Rng) -> Duration {
+        if let Some(inference) = &mut self.inference {
+            inference.set_worker(rng.random());
+        }
         let period = u64::try_from(self.tick_period().as_millis()).unwrap_or(u64::MAX).max(1);
         Duration::from_millis(rng.random_range(1..=period))
     }
@@ -212,6 +220,9 @@ impl Plugin {
         self.sampler.on_tick(now, wall, shared);
         if let Some(correlation) = &mut self.correlation {
             correlation.on_tick(now, shared, &mut self.metrics);
+        }
+        if let Some(inference) = &mut self.inference {
+            inference.on_tick(shared);
         }
         self.tell_open(now, wall);
         let Some(exporter) = &mut self.exporter else {
@@ -303,6 +314,17 @@ impl Plugin {
         }
         draining
     }
+}
+
+fn inference(config: &Config) -> Option<Inference> {
+    let method = match config.correlation.infer {
+        Infer::Best => Method::Best,
+        Infer::Off => return None,
+        Infer::Single => Method::Single,
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "a share needs no more than seven digits")]
+    let confidence = config.correlation.confidence as f32;
+    Some(Inference::new(method, confidence))
 }
 
 /// How many rules of `config` have a counter.

@@ -1,5 +1,6 @@
 //! One request, from its headers to its end.
 
+mod inferred;
 mod kept;
 
 use rand::Rng;
@@ -16,6 +17,7 @@ use crate::propagation::{
 };
 use crate::sampling::{Decision, Kept, Origin, OtMember, Reason, Threshold, Verdict};
 use crate::span::{Correlated, Link, OpenStream, Part, Subject};
+use inferred::{Followed, Inferred, ends, follow, infer};
 use kept::{Beginning, HELD, Pending, Piece};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
@@ -34,6 +36,7 @@ pub struct Stream {
     is_whole: bool,
     /// When the headers of the response came, where that is to be told.
     first_byte: Option<UnixNanos>,
+    followed: Option<Followed>,
 }
 
 /// What shall become of a request, and what shall be said about it.
@@ -118,10 +121,20 @@ impl Stream {
         if !matches!(self.state, State::New) {
             return RequestEffects::default();
         }
-        let (state, effects, remembered) = begin(open, plugin, exchange, shared, rng);
-        self.state = state;
-        self.remembered = remembered;
-        effects
+        let begun = begin(open, plugin, exchange, shared, rng);
+        self.state = begun.state;
+        self.remembered = begun.remembered;
+        self.followed = begun.followed;
+        begun.effects
+    }
+
+    /// The response is on its way to the caller, who may go on as soon as it has come: a call that
+    /// inference follows counts as answered.
+    pub fn on_answer(&mut self, plugin: &Plugin, shared: &impl Shared) {
+        if let (Some(Followed::Call(call)), Some(inference)) = (self.followed, &plugin.inference) {
+            self.followed = None;
+            inference.answer(call, shared);
+        }
     }
 
     /// Tells the caller of the trace, with the headers of the response that is on its way: the
@@ -220,6 +233,7 @@ impl Stream {
         if let (Some(ticket), Some(correlation)) = (&self.remembered, &mut plugin.correlation) {
             correlation.close(ticket);
         }
+        let late = self.followed.take().map(|followed| ends(followed, plugin, shared));
         match core::mem::replace(&mut self.state, State::Ended) {
             State::Ended | State::New => {}
             State::Passive => plugin.metrics.add(Metric::Passive, 1),
@@ -232,13 +246,15 @@ impl Stream {
                     let course = (&context, &decision);
                     pending.end(plugin, exchange, shared, course, self.is_whole)
                 });
-                if let Some((open, kept)) = end {
+                if let Some((mut open, kept)) = end {
+                    open.links.extend(late.unwrap_or_default());
                     plugin.metrics.add(Metric::Kept, 1);
                     let recording = Recording { context, decision, open, told: None };
                     recording.end(Some(kept), self.first_byte, plugin, exchange, shared, rng);
                 }
             }
-            State::Recording(recording) => {
+            State::Recording(mut recording) => {
+                recording.open.links.extend(late.unwrap_or_default());
                 plugin.metrics.add(Metric::Requests, 1);
                 plugin.metrics.add(Metric::Sampled, 1);
                 recording.end(None, self.first_byte, plugin, exchange, shared, rng);
@@ -285,6 +301,7 @@ impl Recording {
             span_id: self.context.span_id,
             trace_state: self.context.state.as_str().to_owned(),
             flags: self.context.flags,
+            confidence: None,
         });
         self.context.span_id = SpanId::random(rng);
         Part::Finished
@@ -318,21 +335,30 @@ impl Recording {
     }
 }
 
+/// A request as it has begun.
+#[derive(Default)]
+struct Begun {
+    state: State,
+    effects: RequestEffects,
+    remembered: Option<Ticket>,
+    followed: Option<Followed>,
+}
+
 fn begin(
     is_open: bool,
     plugin: &mut Plugin,
     exchange: &impl Exchange,
     shared: &impl Shared,
     rng: &mut impl Rng,
-) -> (State, RequestEffects, Option<Ticket>) {
+) -> Begun {
     if exchange.property(&[TRACE_ID_STATE]).is_some_and(|id| !id.is_empty()) {
-        return (State::Passive, RequestEffects::default(), None);
+        return Begun { state: State::Passive, ..Begun::default() };
     }
     let headers = exchange.request_headers();
     let standing = Standing::of(&headers);
     let facts = Facts::new(&headers, exchange, plugin.side());
-    let Caller { remote, decision: parent, correlation, links, trust } =
-        receive(plugin, &standing, &facts, shared);
+    let Caller { remote, decision: parent, correlation, links, trust, inferred } =
+        receive(is_open, plugin, &standing, &facts, shared, rng);
     if plugin.config().export.is_none() {
         plugin.metrics.add(Metric::CelFailed, facts.failed().into());
         // No mark is left: another instance behind this one may have an export.
@@ -341,10 +367,13 @@ fn begin(
             // Nothing is begun here; what nobody is to find behind the edge goes all the same.
             edits.extend(propagation::forget(&standing));
         }
-        return (State::PassThrough, RequestEffects { edits, ..RequestEffects::default() }, None);
+        let effects = RequestEffects { edits, ..RequestEffects::default() };
+        return Begun { state: State::PassThrough, effects, ..Begun::default() };
     }
 
-    let trace_id = remote.as_ref().map_or_else(|| TraceId::random(rng), |remote| remote.trace_id);
+    let own = inferred.as_ref().map(|inferred| inferred.own);
+    let new_trace = || own.map_or_else(|| TraceId::random(rng), |(trace_id, _)| trace_id);
+    let trace_id = remote.as_ref().map_or_else(new_trace, |remote| remote.trace_id);
     let ot = remote.as_ref().and_then(|remote| OtMember::of(&remote.state));
     let decision =
         plugin.sampler.decide(&facts, Origin::new(trace_id, parent, ot.as_ref()), shared);
@@ -359,7 +388,7 @@ fn begin(
     let parent_id = remote.as_ref().and_then(|remote| remote.parent_id);
     let mut context = SpanContext {
         trace_id,
-        span_id: SpanId::random(rng),
+        span_id: own.map_or_else(|| SpanId::random(rng), |(_, span_id)| span_id),
         flags: flags(remote.as_ref(), decision.verdict),
         // Where the parent does not decide, what it asked of everyone else does not go on either.
         debug: parent == Some(ParentDecision::Debug) && decision.reason == Reason::Parent,
@@ -387,6 +416,11 @@ fn begin(
     let continued = remote.is_some() && correlation.is_none();
     let remembered =
         if is_open { remember(plugin, &facts, &context, continued, shared) } else { None };
+    let followed = match inferred {
+        Some(inferred) => inferred.call.map(Followed::Call),
+        None if is_open => follow(plugin, &facts, &context, remote.is_some(), shared),
+        None => None,
+    };
     let filter_state = filter_state(&plugin.config().propagation.access_log, &context, sampled);
     let seen = propagation::native_tracer_decided(&headers);
     let warning = if seen { plugin.on_native_tracer() } else { None };
@@ -416,7 +450,8 @@ fn begin(
             }))
         }
     };
-    (state, RequestEffects { edits, filter_state, warning }, remembered)
+    let effects = RequestEffects { edits, filter_state, warning };
+    Begun { state, effects, remembered, followed }
 }
 
 /// Remembers what goes on of a request from outside, for the calls that it may cause.
@@ -464,14 +499,18 @@ struct Caller {
     links: Vec<Link>,
     /// What all of it is worth.
     trust: Trust,
+    /// What inference says of it, where it was asked.
+    inferred: Option<Inferred>,
 }
 
 /// Reads what came in, or else looks it up, counts it, and weighs it.
 fn receive(
+    open: bool,
     plugin: &mut Plugin,
     standing: &Standing<'_>,
     facts: &Facts<'_>,
     shared: &impl Shared,
+    rng: &mut impl Rng,
 ) -> Caller {
     let propagation = &plugin.config().propagation;
     let extracted = propagation::extract(&propagation.extract, standing);
@@ -489,6 +528,25 @@ fn receive(
     {
         return join(weigh(extracted.incoming, trust), found);
     }
+    let asks = open && comes_alone && trust == Trust::Continue;
+    let inferred = if asks { infer(plugin, facts, shared, rng) } else { None };
+    if let Some(Inferred { own, call, correlation: Some(correlation), remote, links }) = inferred {
+        let caller = weigh(extracted.incoming, trust);
+        return Caller {
+            decision: remote.as_ref().map(|remote| remote.decision).or(caller.decision),
+            remote,
+            correlation: Some(correlation),
+            links,
+            inferred: Some(Inferred {
+                own,
+                call,
+                correlation: None,
+                remote: None,
+                links: Vec::new(),
+            }),
+            ..caller
+        };
+    }
     match (&extracted.incoming, trust) {
         (Incoming::Absent | Incoming::Decision(_), _) => {
             plugin.metrics.add(Metric::ContextMissing, 1);
@@ -500,7 +558,7 @@ fn receive(
         // Nothing is begun, so nothing is begun anew.
         (Incoming::Context(_) | Incoming::Invalid, _) => {}
     }
-    weigh(extracted.incoming, trust)
+    Caller { inferred, ..weigh(extracted.incoming, trust) }
 }
 
 fn weigh(incoming: Incoming, trust: Trust) -> Caller {
@@ -552,6 +610,7 @@ fn link(remote: &RemoteContext) -> Option<Link> {
         span_id: remote.parent_id?,
         trace_state: remote.state.as_str().to_owned(),
         flags: sampled.with(random),
+        confidence: None,
     })
 }
 
@@ -682,6 +741,7 @@ mod tests {
                 span_id: SpanId::from_bytes([2; 8]).unwrap(),
                 trace_state: "a=1".to_owned(),
                 flags: TraceFlags::SAMPLED,
+                confidence: None,
             })
         );
         assert_eq!(link(&RemoteContext { parent_id: None, ..remote() }), None);

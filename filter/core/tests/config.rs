@@ -4,8 +4,8 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Baggage, Batch, Collector, Compression, Config, Correlation, Direction, Export,
-    Keep, KeepBaggage, Mode, ParentPolicy, Propagate, Propagation, Protocol, Query, Queue, Rate,
+    AccessLogField, Baggage, Batch, Collector, Compression, Config, Direction, Export, Infer, Keep,
+    KeepBaggage, Mode, ParentPolicy, Propagate, Propagation, Protocol, Query, Queue, Rate,
     ResponseHeader, Retry, Scalar, Scheme, Service, Trust, schema,
 };
 use meshweft_core::model::{Format, ResponseFlags};
@@ -192,14 +192,14 @@ fn an_empty_configuration_has_the_defaults() {
 fn what_joins_calls() {
     let correlation = |value: Value| parsed(&json!({"correlation": value})).correlation;
     let whole = json!({"headers": ["x-b", "x-a"], "linger": "250ms", "capacity": 64});
-    assert_eq!(
-        correlation(whole),
-        Correlation {
-            headers: vec!["x-b".to_owned(), "x-a".to_owned()],
-            linger: Duration::from_millis(250),
-            capacity: 64,
-        }
-    );
+    let read = correlation(whole);
+    assert_eq!(read.headers, ["x-b", "x-a"]);
+    assert_eq!((read.linger, read.capacity), (Duration::from_millis(250), 64));
+    assert_eq!((read.infer, read.confidence, read.calls.len()), (Infer::Off, 0.99, 0));
+    let inferred = json!({"infer": "best", "confidence": 0.9, "calls": [
+        {"from": {"path": "/checkout"}, "to": {"host": "stock"}}]});
+    let read = correlation(inferred);
+    assert_eq!((read.infer, read.confidence, read.calls.len()), (Infer::Best, 0.9, 1));
     assert_eq!(correlation(json!({"headers": []})).headers, [""; 0]);
 }
 
@@ -530,8 +530,11 @@ fn every_field_of_the_schema_is_read() {
         for (bound, beyond) in [("minimum", -1), ("maximum", 1)] {
             let Some(value) = field.get(bound) else { continue };
             assert!(!out_of_range(value.clone()), "{place}: {value}");
-            let value = value.as_i64().unwrap().saturating_add(beyond);
-            assert!(out_of_range(json!(value)), "{place}: {value}");
+            let value = match value.as_i64() {
+                Some(value) => json!(value.saturating_add(beyond)),
+                None => json!(value.as_f64().unwrap() + f64::from(i32::try_from(beyond).unwrap())),
+            };
+            assert!(out_of_range(value.clone()), "{place}: {value}");
         }
     }
 }

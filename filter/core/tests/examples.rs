@@ -4,8 +4,8 @@
 use core::time::Duration;
 
 use meshweft_core::config::{
-    AccessLogField, Compression, Config, Correlation, KeepBaggage, Propagate, Protocol,
-    ResponseHeader, Scalar, Trust,
+    AccessLogField, Compression, Config, Infer, KeepBaggage, Propagate, Protocol, ResponseHeader,
+    Scalar, Trust,
 };
 use meshweft_core::matching::{Facts, Side};
 use meshweft_core::model::{
@@ -539,14 +539,10 @@ fn mixed_formats() {
 #[test]
 fn uninstrumented() {
     check(UNINSTRUMENTED, &[("GET shop/", NONE, None, 0.03, true, "default")]);
-    assert_eq!(
-        config(UNINSTRUMENTED).correlation,
-        Correlation {
-            headers: vec!["x-request-id".to_owned(), "x-correlation-id".to_owned()],
-            linger: Duration::from_secs(5),
-            capacity: 16_384,
-        }
-    );
+    let correlation = config(UNINSTRUMENTED).correlation;
+    assert_eq!(correlation.headers, ["x-request-id", "x-correlation-id"]);
+    assert_eq!((correlation.linger, correlation.capacity), (Duration::from_secs(5), 16_384));
+    assert_eq!(correlation.infer, Infer::Off);
 }
 
 #[test]

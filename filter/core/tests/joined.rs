@@ -390,3 +390,129 @@ fn what_never_went_on_is_not_remembered() {
         (0, counts(&[("context_missing", 2)]))
     );
 }
+
+const SINGLE: &str = r#", "correlation": {"headers": [], "infer": "single"}"#;
+const BEST: &str = r#", "correlation": {"headers": [], "infer": "best"}"#;
+
+fn trace_of(onward: &Onward) -> String {
+    ids(&onward["traceparent"]).0.to_owned()
+}
+
+#[test]
+fn single_joins_to_the_only_request_that_is_open() {
+    let mut worker = Worker::new(SINGLE);
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    let first = inbound(&[("traceparent", &traceparent), ("tracestate", "a=1")]);
+    let (stream, onward) = worker.begin(&first);
+    let call = worker.serve(&outbound(&[]));
+    assert_eq!(trace_of(&call), TRACE);
+    assert_eq!(call["tracestate"], "a=1");
+    let (other, _) = worker.begin(&inbound(&[]));
+    let call = worker.serve(&outbound(&[]));
+    assert_ne!(trace_of(&call), TRACE, "two are open");
+    worker.end(other, &inbound(&[]));
+    worker.end(stream, &first);
+    let call = worker.serve(&outbound(&[]));
+    assert_ne!(trace_of(&call), TRACE, "none is open");
+    assert_eq!(
+        worker.counted(),
+        counts(&[("context_continued", 1), ("context_missing", 3), ("context_single", 1)])
+    );
+    let spans = worker.spans();
+    let parent = hex::decode(ids(&onward["traceparent"]).1).unwrap();
+    assert_eq!(spans[0].parent_span_id, parent);
+    assert_eq!(correlation(&spans[0]), ["single", "1"]);
+}
+
+/// What links say, as hex, and how sure they are.
+fn links(span: &Span) -> Vec<(String, f64)> {
+    let confidence = |link: &opentelemetry_proto::tonic::trace::v1::span::Link| {
+        let value = link.attributes.first().and_then(|a| a.value.clone()?.value);
+        let Some(Value::DoubleValue(confidence)) = value else { panic!("{link:?}") };
+        confidence
+    };
+    span.links.iter().map(|link| (hex::encode(&link.trace_id), confidence(link))).collect()
+}
+
+#[test]
+fn best_learns_and_links_where_it_is_not_sure() {
+    let mut worker = Worker::new(BEST);
+    for round in 0..300 {
+        let (stream, onward) = worker.begin(&inbound(&[]));
+        worker.after(5 + round % 3);
+        let call = worker.serve(&outbound(&[]));
+        if round > 50 {
+            assert_eq!(trace_of(&call), trace_of(&onward), "{round}");
+        }
+        worker.after(5);
+        worker.end(stream, &inbound(&[]));
+        worker.after(5);
+        if round % 50 == 0 {
+            worker.spans();
+        }
+    }
+    worker.spans();
+    let (early, early_onward) = worker.begin(&inbound(&[]));
+    let (late, late_onward) = worker.begin(&inbound(&[]));
+    worker.after(6);
+    let call = worker.serve(&outbound(&[]));
+    let ours = [trace_of(&early_onward), trace_of(&late_onward)];
+    assert!(!ours.contains(&trace_of(&call)));
+    worker.after(5);
+    // No request ends before it has made its call.
+    worker.end(early, &inbound(&[]));
+    let spans = worker.spans();
+    let mut linked: Vec<_> = links(&spans[0]).into_iter().map(|(trace, _)| trace).collect();
+    linked.sort();
+    let mut ours = ours.to_vec();
+    ours.sort();
+    assert_eq!(linked, ours);
+    assert_eq!(correlation(&spans[0])[0], "ambiguous");
+    let told = links(&spans[1]);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].0, trace_of(&call));
+    assert!(told[0].1 > 0.95, "{told:?}");
+    worker.end(late, &inbound(&[]));
+}
+
+#[test]
+fn declared_calls_are_made_by_no_other_request() {
+    let config = r#", "correlation": {"headers": [], "infer": "best",
+        "calls": [{"from": {"headers": {"x-kind": "a"}}, "to": {"host": "shop"}}]}"#;
+    let mut worker = Worker::new(config);
+    for _ in 0..40 {
+        let (stream, _) = worker.begin(&inbound(&[("x-kind", "a")]));
+        worker.after(2);
+        worker.serve(&outbound(&[]));
+        worker.after(2);
+        worker.end(stream, &inbound(&[]));
+    }
+    worker.spans();
+    let (one, _) = worker.begin(&inbound(&[("x-kind", "b")]));
+    let (two, onward) = worker.begin(&inbound(&[("x-kind", "a")]));
+    worker.after(2);
+    let call = worker.serve(&outbound(&[]));
+    assert_eq!(trace_of(&call), trace_of(&onward));
+    worker.end(one, &inbound(&[]));
+    worker.end(two, &inbound(&[]));
+}
+
+/// Whatever a stranger writes where open requests and delays are kept: nothing is joined wrongly,
+/// nothing traps.
+#[test]
+fn strangers_in_the_store_of_inference_change_nothing() {
+    for garbage in [&b""[..], b"x", &[0; 64], &[0xff; 4096], b"MWT1\xff\xff\xff\xff"] {
+        let mut worker = Worker::new(BEST);
+        for key in ["meshweft/1/infer/open", "meshweft/1/infer/learned"] {
+            worker.shared.set(key, garbage, 0).unwrap();
+        }
+        let (stream, onward) = worker.begin(&inbound(&[]));
+        for key in ["meshweft/1/infer/open", "meshweft/1/infer/learned"] {
+            worker.shared.set(key, garbage, 0).unwrap();
+        }
+        let call = worker.serve(&outbound(&[]));
+        assert_ne!(trace_of(&call), trace_of(&onward));
+        worker.end(stream, &inbound(&[]));
+        worker.spans();
+    }
+}

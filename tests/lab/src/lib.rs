@@ -21,6 +21,7 @@ pub mod ends;
 pub mod envoy;
 pub mod formats;
 pub mod http2;
+pub mod inference;
 pub mod istio;
 pub mod load;
 pub mod mesh;

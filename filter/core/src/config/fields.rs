@@ -4,8 +4,8 @@
 use super::template::TEMPLATE_PATTERN;
 use super::text::{KEY_PATTERN, MAX_NAME, NAME_PATTERN, is_header_name, is_key};
 use super::{
-    AccessLogField, AttributeType, Compression, Direction, Fact, Mode, ParentPolicy, Protocol,
-    Scheme, Template, Trust,
+    AccessLogField, AttributeType, Compression, Direction, Fact, Infer, Mode, ParentPolicy,
+    Protocol, Scheme, Template, Trust,
 };
 use crate::model::{Format, GRPC_STATUSES, RESPONSE_FLAGS};
 
@@ -51,6 +51,8 @@ pub(super) enum Kind {
     /// Names of headers and their values.
     Headers,
     Integer(&'static Integer),
+    /// A number from 0.5 to 1.
+    Confidence,
     /// A list of things, each at most once where they are `unique`.
     List {
         of: &'static Self,
@@ -150,6 +152,10 @@ pub(super) const MAX_HEADERS: usize = 64;
 pub(super) const MAX_RESPONSE: usize = 8;
 /// Headers by which calls are joined at most: each costs a look.
 pub(super) const MAX_KEY_HEADERS: usize = 4;
+/// Declared calls: their positions are bits of a set.
+pub(super) const MAX_CALL_RULES: usize = 64;
+/// What `correlation.confidence` is, if nothing is said.
+pub(super) const CONFIDENCE: f64 = 0.99;
 /// Those that count where the configuration does not say.
 pub(super) const KEY_HEADERS: &[&str] = &["x-request-id"];
 /// Collectors in one list at most.
@@ -478,6 +484,33 @@ pub(super) const CORRELATION: &[Field] = &[
         about: "How many requests are remembered at once, about, by all workers together.",
         kind: Kind::Integer(&CAPACITY),
     },
+    Field {
+        name: "infer",
+        about: "How calls are joined of which no header tells: not at all, to the only request \
+            that is open, or to the one that is most likely by what was learned of delays.",
+        kind: Kind::Choice { of: Infer::NAMES, default: Some("off") },
+    },
+    Field {
+        name: "confidence",
+        about: "Of the calls that `best` joins, the share that is to be joined rightly, at least.",
+        kind: Kind::Confidence,
+    },
+    Field {
+        name: "calls",
+        about: "Which requests make which calls: a call that an item is for is made by a request \
+            that an item with that call is for, and by no other. The same on all listeners.",
+        kind: Kind::List {
+            of: &Kind::Object { fields: CALL_RULE, required: &["from", "to"] },
+            max: MAX_CALL_RULES,
+            unique: false,
+            empty_by_default: true,
+        },
+    },
+];
+
+pub(super) const CALL_RULE: &[Field] = &[
+    Field { name: "from", about: "Requests that come in.", kind: Kind::Match },
+    Field { name: "to", about: "Calls that go out.", kind: Kind::Match },
 ];
 
 pub(super) const TRUST_RULE: &[Field] = &[

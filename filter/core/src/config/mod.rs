@@ -189,7 +189,7 @@ pub enum KeepBaggage {
 }
 
 /// How calls of applications that forward no context are joined to what came in.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Correlation {
     /// Headers of which the application forwards any, the best first; none: nothing is joined.
     pub headers: Vec<String>,
@@ -197,6 +197,33 @@ pub struct Correlation {
     pub linger: Duration,
     /// How many keys are remembered at once, about.
     pub capacity: usize,
+    /// How calls are joined of which no header tells.
+    pub infer: Infer,
+    /// The share of calls joined by delays that are to be joined rightly, at least.
+    pub confidence: f64,
+    /// Which kinds of requests make which calls, where that is declared.
+    pub calls: Vec<CallRule>,
+}
+
+/// How calls are joined of which no header tells.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Infer {
+    /// To the request that is most likely by what was learned of delays.
+    Best,
+    /// Not at all.
+    #[default]
+    Off,
+    /// To the only request that is open.
+    Single,
+}
+
+/// Some requests, and the calls that only they make.
+#[derive(Clone, Debug)]
+pub struct CallRule {
+    /// The requests.
+    pub from: Match,
+    /// The calls.
+    pub to: Match,
 }
 
 /// What is recorded.
@@ -522,6 +549,7 @@ macro_rules! words {
 words!(AccessLogField: TraceId = "trace_id", SpanId = "span_id", Sampled = "sampled");
 words!(AttributeType: String = "string", Int = "int", Double = "double", Bool = "bool");
 words!(Compression: None = "none", Gzip = "gzip");
+words!(Infer: Off = "off", Single = "single", Best = "best");
 words!(Direction: Inbound = "inbound", Outbound = "outbound");
 words!(Fact: Sizes = "sizes", Timing = "timing", Tls = "tls");
 words!(Mode: Auto = "auto", Inbound = "inbound", Outbound = "outbound", Gateway = "gateway",

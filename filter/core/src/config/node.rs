@@ -182,6 +182,20 @@ impl<'a> Node<'a> {
         value
     }
 
+    /// A share of at least a half.
+    pub(super) fn confidence(&self, faults: &mut Faults) -> Option<f64> {
+        const ALLOWED: &str = "is a number from 0.5 to 1";
+        let Json::Number(number) = self.json else {
+            self.wrong_type(ALLOWED, faults);
+            return None;
+        };
+        let confidence = number.as_f64().filter(|value| (0.5..=1.0).contains(value));
+        if confidence.is_none() {
+            self.out_of_range(number.to_string(), ALLOWED, faults);
+        }
+        confidence
+    }
+
     pub(super) fn rate(&self, faults: &mut Faults) -> Option<Rate> {
         const ALLOWED: &str = "is a number from 0 to 1";
         let Json::Number(number) = self.json else {

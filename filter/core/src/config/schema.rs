@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::{
-    CIDR_PATTERN, CLUSTER, CONFIG, FORMS, Field, Integer, Kind, LABEL, MATCH, MAX_ANY_OF,
-    MAX_ATTRIBUTES, MAX_COLLECTORS, MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES, OWN_HEADERS, PATTERN,
-    PERIOD_PATTERN, SOURCE_FORMS, STATUS_PATTERN, TAKEN_HEADERS, TARGET, TIME_PATTERN, Text,
-    VALUE_PATTERN,
+    CIDR_PATTERN, CLUSTER, CONFIDENCE, CONFIG, FORMS, Field, Integer, Kind, LABEL, MATCH,
+    MAX_ANY_OF, MAX_ATTRIBUTES, MAX_COLLECTORS, MAX_HEADERS, MAX_VALUE, OWN_ATTRIBUTES,
+    OWN_HEADERS, PATTERN, PERIOD_PATTERN, SOURCE_FORMS, STATUS_PATTERN, TAKEN_HEADERS, TARGET,
+    TIME_PATTERN, Text, VALUE_PATTERN,
 };
 use super::text::NAME_PATTERN;
 
@@ -137,6 +137,9 @@ fn shape(kind: &Kind) -> Value {
             "type": "string", "pattern": PERIOD_PATTERN, "default": range.default
         }),
         Kind::PeriodIfAny => json!({"type": "string", "pattern": PERIOD_PATTERN}),
+        Kind::Confidence => {
+            json!({"type": "number", "minimum": 0.5, "maximum": 1, "default": CONFIDENCE})
+        }
         Kind::AboveZero => json!({"type": "number", "exclusiveMinimum": 0}),
         Kind::Rate { default: None } => json!({"type": "number", "minimum": 0, "maximum": 1}),
         Kind::Rate { default } => {

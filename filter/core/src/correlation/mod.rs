@@ -7,6 +7,7 @@
 //! an entry is written to live somewhat longer than a short request needs, and ticks renew those
 //! of requests that are still open.
 
+pub mod infer;
 mod key;
 mod record;
 
@@ -32,10 +33,14 @@ const TELLING: u32 = 100;
 /// How a call was joined to what came in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum How {
-    /// Not at all: requests of several traces had the same key.
+    /// Not at all: requests of several traces had the same key, or might have made the call.
     Ambiguous,
+    /// To the request that was most likely by delays.
+    Best,
     /// By a header that it has in common with them.
     Header,
+    /// To the only request that was open.
+    Single,
 }
 
 impl How {
@@ -44,7 +49,9 @@ impl How {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ambiguous => "ambiguous",
+            Self::Best => "best",
             Self::Header => "header",
+            Self::Single => "single",
         }
     }
 }
@@ -180,7 +187,7 @@ impl Correlation {
             let Some(found) = self.find(*key, shared) else { continue };
             match found.how {
                 How::Ambiguous => ambiguous = ambiguous.or(Some(found)),
-                How::Header => {
+                How::Best | How::Header | How::Single => {
                     metrics.add(Metric::ContextCorrelated, 1);
                     self.forwarded(metrics);
                     return Some(found);

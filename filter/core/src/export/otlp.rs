@@ -6,7 +6,7 @@ use prost::Message;
 
 use crate::config::Scalar;
 use crate::model::TraceFlags;
-use crate::span::{KeyValue, Link, Resource, SCHEMA_URL, Span, Status, Value};
+use crate::span::{KeyValue, LINK_CONFIDENCE, Link, Resource, SCHEMA_URL, Span, Status, Value};
 
 /// The name of the instrumentation scope.
 pub(super) const SCOPE: &str = "meshweft";
@@ -105,6 +105,12 @@ fn encode_link(out: &mut Vec<u8>, link: &Link) {
     bytes(out, 1, &link.trace_id.to_bytes());
     bytes(out, 2, &link.span_id.to_bytes());
     string(out, 3, &link.trace_state);
+    if let Some(confidence) = link.confidence {
+        message(out, 4, |out| {
+            string(out, 1, LINK_CONFIDENCE);
+            message(out, 2, |out| scalar(out, &Scalar::Double(confidence)));
+        });
+    }
     flags(out, 6, link.flags, true);
 }
 
@@ -357,8 +363,18 @@ mod tests {
                 span_id: vec![byte; 8],
                 trace_state: trace_state.into(),
                 flags,
+                attributes: (byte == 9)
+                    .then(|| judged("meshweft.correlation.confidence", 0.25))
+                    .into_iter()
+                    .collect(),
                 ..Default::default()
             }
+        }
+
+        fn judged(key: &str, value: f64) -> common::KeyValue {
+            let value =
+                common::AnyValue { value: Some(common::any_value::Value::DoubleValue(value)) };
+            common::KeyValue { key: key.into(), value: Some(value), ..Default::default() }
         }
 
         fn full_judged() -> trace::Span {

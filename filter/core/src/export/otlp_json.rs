@@ -4,7 +4,7 @@
 use super::json::{double, hex, number, raw, signed, string};
 use super::otlp::{Partial, SCOPE, STATUS_ERROR, span_flags};
 use crate::config::Scalar;
-use crate::span::{KeyValue, Link, Resource, SCHEMA_URL, Span, Status, Value};
+use crate::span::{KeyValue, LINK_CONFIDENCE, Link, Resource, SCHEMA_URL, Span, Status, Value};
 
 /// Everything of an export but its spans, encoded once.
 #[derive(Clone, Debug)]
@@ -98,6 +98,11 @@ fn encode_link(out: &mut Vec<u8>, link: &Link) {
     ids(out, &link.trace_id.to_bytes(), &link.span_id.to_bytes(), &link.trace_state);
     raw(out, r#","flags":"#);
     number(out, span_flags(link.flags, true).into());
+    if let Some(confidence) = link.confidence {
+        raw(out, r#","attributes":["#);
+        attribute(out, LINK_CONFIDENCE, |out| scalar(out, &Scalar::Double(confidence)));
+        raw(out, "]");
+    }
     raw(out, "}");
 }
 

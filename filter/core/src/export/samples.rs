@@ -45,6 +45,7 @@ pub(super) fn full() -> Span {
         span_id: SpanId::from_bytes([byte; 8]).unwrap(),
         trace_state: trace_state.to_owned(),
         flags,
+        confidence: (byte == 9).then_some(0.25),
     };
     Span {
         parent_id: SpanId::from_bytes([7; 8]),

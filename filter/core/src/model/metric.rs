@@ -103,6 +103,10 @@ metrics! {
     ContextRestarted = "meshweft_context_restarted", Counter;
     /// Requests that were joined to what came in.
     ContextCorrelated = "meshweft_context_correlated", Counter;
+    /// Requests that were joined to the only one that was open.
+    ContextSingle = "meshweft_context_single", Counter;
+    /// Requests that were joined to the most likely one that was open.
+    ContextBest = "meshweft_context_best", Counter;
     /// Requests that several traces may have caused, so that a new one began.
     ContextAmbiguous = "meshweft_context_ambiguous", Counter;
     /// Requests from outside that were remembered.
@@ -113,6 +117,9 @@ metrics! {
     CorrelationEvicted = "meshweft_correlation_evicted", Counter;
     /// Workers of which many requests were unmatched, and none ever joined.
     CorrelationNeverForwarded = "meshweft_correlation_never_forwarded", Gauge;
+    /// Calls that were ambiguous and that the request which most likely made them told of at its
+    /// end.
+    CorrelationLate = "meshweft_correlation_late", Counter;
     /// Requests whose `x-request-id` says that a native tracer decides about them.
     NativeTracerSeen = "meshweft_native_tracer_seen", Counter;
     /// Expressions of CEL that failed, or gave something else than true or false.

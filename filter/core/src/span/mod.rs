@@ -66,7 +66,7 @@ pub enum Value {
 }
 
 /// A span of another trace to which a span has to do, though it is not its child.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Link {
     /// Its trace.
     pub trace_id: TraceId,
@@ -76,7 +76,12 @@ pub struct Link {
     pub trace_state: String,
     /// Its W3C flags. That the span is remote is understood: it came in headers.
     pub flags: TraceFlags,
+    /// How likely it is that the two have to do with each other, where that was inferred.
+    pub confidence: Option<f64>,
 }
+
+/// The attribute of a link that was inferred.
+pub const LINK_CONFIDENCE: &str = "meshweft.correlation.confidence";
 
 /// A finished span.
 #[derive(Clone, Debug, PartialEq)]

@@ -182,6 +182,7 @@ impl Pending {
                 span_id,
                 trace_state: context.state.as_str().to_owned(),
                 flags: context.flags,
+                confidence: None,
             }));
         }
         let headers = open.headers.over(HELD, &exchange.request_headers());

@@ -1,0 +1,271 @@
+//! Which open request made a call that brings no context: the only one there is, or the one that
+//! is likely enough by what was learned of delays.
+//!
+//! A request and its calls are served by whichever workers, so what is open stands in shared data
+//! as one value, which every event reads, changes and writes (compare-and-swap). What was learned
+//! of delays stands in another; each worker adds what it has learned at its ticks, and takes over
+//! what others have.
+
+mod model;
+mod order;
+pub mod seen;
+mod table;
+mod trust;
+mod wire;
+
+use crate::model::shared::PREFIX;
+use crate::model::{MonoNanos, Shared, SharedError};
+use model::{Lesson, Model};
+use table::{Begins, Begun, Table};
+
+pub use model::{Callee, Route};
+
+/// Attempts to write: a conflict needs another worker within some microseconds.
+const ATTEMPTS: u32 = 64;
+/// A request that may have made a call is told of if it is at least so likely.
+const WORTH_TELLING: f32 = 0.001;
+
+/// Requests that a call may be told to have come from, at most.
+pub const MOST_CANDIDATES: usize = 8;
+
+/// How a call is joined to a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Method {
+    /// To the one that is most likely by delays, if it is likely enough.
+    Best,
+    /// To the only one that is open.
+    Single,
+}
+
+/// A request that is followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Request(u32);
+
+/// A call that is followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Call(u32);
+
+/// Something that is known of a request or a call, and how likely it is the one that is meant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guess {
+    /// What was told of it when it began.
+    pub about: Vec<u8>,
+    /// 0 to 1.
+    pub confidence: f32,
+}
+
+/// Who made a call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The call, if it is followed.
+    pub call: Option<Call>,
+    /// The request that made it, where that is sure enough.
+    pub attached: Option<Guess>,
+    /// Who may have made it otherwise, most likely first; eight at most.
+    pub candidates: Vec<Guess>,
+}
+
+/// What one instance on one worker knows of the open requests of its proxy.
+#[derive(Debug)]
+pub struct Inference {
+    method: Method,
+    confidence: f32,
+    worker: u32,
+    model: Model,
+    /// What was learned since the last tick.
+    learned: Model,
+    lessons: bool,
+    /// The number of the model that was read last.
+    version: u32,
+}
+
+impl Inference {
+    /// Joins with at least this `confidence`.
+    #[must_use]
+    pub fn new(method: Method, confidence: f32) -> Self {
+        Self {
+            method,
+            confidence,
+            worker: 0,
+            model: Model::default(),
+            learned: Model::default(),
+            lessons: false,
+            version: 0,
+        }
+    }
+
+    /// Instances are told apart by `worker`.
+    pub const fn set_worker(&mut self, worker: u32) {
+        self.worker = worker;
+    }
+
+    /// How calls are joined.
+    #[must_use]
+    pub const fn method(&self) -> Method {
+        self.method
+    }
+
+    /// A request comes in. `about` is what calls are told of it; `may` the declared calls that it
+    /// may make, as a set of their positions.
+    pub fn begin(
+        &self,
+        route: Route,
+        may: u64,
+        about: &[u8],
+        shared: &dyn Shared,
+    ) -> Option<Request> {
+        if about.len() > wire::MAX_ABOUT {
+            return None;
+        }
+        let now = micros(shared.now());
+        change(shared, |table| {
+            let about = about.to_vec();
+            Request(table.begin(Begun { worker: self.worker, about, route, may }, now))
+        })
+    }
+
+    /// A call goes out, and nothing says of which request. `about` is what its request is told of
+    /// it; `needs` the declared calls that it is one of: none of them, and any request may have
+    /// made it.
+    pub fn call(&self, callee: Callee, needs: u64, about: &[u8], shared: &dyn Shared) -> Answer {
+        if about.len() > wire::MAX_ABOUT {
+            return Answer::default();
+        }
+        let now = micros(shared.now());
+        let answer = match self.method {
+            Method::Best => change(shared, |table| {
+                let begins = Begins { about: about.to_vec(), callee, needs };
+                let answer = table.call(&self.model, begins, self.confidence, now);
+                let guess = |candidate: &table::Candidate| {
+                    let about = table.about(candidate.request)?.to_vec();
+                    Some(Guess { about, confidence: candidate.confidence })
+                };
+                let likely = answer.candidates.iter().filter(|c| c.confidence >= WORTH_TELLING);
+                Answer {
+                    call: Some(Call(answer.call)),
+                    attached: answer.attached.as_ref().and_then(guess),
+                    candidates: likely.filter_map(guess).take(MOST_CANDIDATES).collect(),
+                }
+            }),
+            Method::Single => look(shared).map(|table| {
+                let alone = table.open() == 1;
+                let only = || table.requests.first().map(|open| open.about.clone());
+                let attached = alone.then(only).flatten();
+                let attached = attached.map(|about| Guess { about, confidence: 1.0 });
+                Answer { call: None, attached, candidates: Vec::new() }
+            }),
+        };
+        answer.unwrap_or_default()
+    }
+
+    /// A call goes out of which it is known which request made it: the one of which `is` holds.
+    pub fn call_of(
+        &self,
+        callee: Callee,
+        is: impl Fn(&[u8]) -> bool,
+        shared: &dyn Shared,
+    ) -> Option<Call> {
+        let now = micros(shared.now());
+        match self.method {
+            Method::Single => None,
+            Method::Best => change(shared, |table| {
+                let request = table.find(&is)?;
+                Some(Call(table.call_of(&self.model, callee, request, now)))
+            })
+            .flatten(),
+        }
+    }
+
+    /// A call was answered.
+    pub fn answer(&self, call: Call, shared: &dyn Shared) {
+        let now = micros(shared.now());
+        change(shared, |table| table.answer(&self.model, call.0, now));
+    }
+
+    /// A request ends. Gives the calls that were joined to none and that it most likely made.
+    pub fn end(&mut self, request: Request, shared: &dyn Shared) -> Vec<Guess> {
+        let now = micros(shared.now());
+        let ended = change(shared, |table| {
+            let mut lessons: Vec<Lesson> = Vec::new();
+            let late = table.end(&self.model, request.0, now, &mut lessons);
+            (late, lessons)
+        });
+        let Some((late, lessons)) = ended else { return Vec::new() };
+        if self.method == Method::Best {
+            self.lessons |= !lessons.is_empty();
+            lessons.iter().for_each(|lesson| self.learned.learn(lesson));
+        }
+        let guess = |late: table::Late| Guess { about: late.about, confidence: late.confidence };
+        late.into_iter().map(guess).collect()
+    }
+
+    /// Says that this worker lives, and learns what others have learned.
+    pub fn on_tick(&mut self, shared: &dyn Shared) {
+        let now = micros(shared.now());
+        let worker = self.worker;
+        change(shared, |table| table.lives(worker, now));
+        if self.method == Method::Single {
+            return;
+        }
+        if core::mem::take(&mut self.lessons) {
+            let learned = core::mem::take(&mut self.learned);
+            let key = model_key();
+            for _ in 0..ATTEMPTS {
+                let stored = shared.get(&key);
+                let mut model =
+                    stored.as_ref().and_then(|(b, _)| Model::read(b)).unwrap_or_default();
+                model.merge(&learned);
+                model.refresh();
+                let cas = stored.map_or(u32::MAX, |(_, cas)| cas);
+                match shared.set(&key, &model.write(), cas) {
+                    Err(SharedError::CasMismatch) => {}
+                    Ok(()) | Err(SharedError::Unavailable) => break,
+                }
+            }
+        }
+        if let Some((bytes, version)) = shared.get(&model_key())
+            && version != self.version
+        {
+            self.version = version;
+            self.model = Model::read(&bytes).unwrap_or_default();
+            self.model.refresh();
+        }
+    }
+}
+
+fn table_key() -> String {
+    format!("{PREFIX}infer/open")
+}
+
+fn model_key() -> String {
+    format!("{PREFIX}infer/learned")
+}
+
+fn look(shared: &dyn Shared) -> Option<Table> {
+    shared.get(&table_key()).and_then(|(bytes, _)| Table::read(&bytes))
+}
+
+/// Changes the table; `None` if other workers were faster each time, or there is no shared data.
+fn change<T>(shared: &dyn Shared, mut with: impl FnMut(&mut Table) -> T) -> Option<T> {
+    let key = table_key();
+    for attempt in 0..ATTEMPTS {
+        let stored = shared.get(&key);
+        let mut table = stored.as_ref().and_then(|(b, _)| Table::read(b)).unwrap_or_default();
+        let outcome = with(&mut table);
+        let cas = match stored {
+            Some((_, cas)) => cas,
+            None if attempt == 0 => u32::MAX,
+            None => 0,
+        };
+        match shared.set(&key, &table.write(), cas) {
+            Ok(()) => return Some(outcome),
+            Err(SharedError::CasMismatch) => {}
+            Err(SharedError::Unavailable) => return None,
+        }
+    }
+    None
+}
+
+const fn micros(now: MonoNanos) -> u64 {
+    now.0 / 1000
+}
