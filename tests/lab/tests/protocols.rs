@@ -98,6 +98,8 @@ async fn the_same_spans_arrive_in_every_protocol() {
             let service = span.resource.remove("service.name").expect("a service");
             span.attributes.append(&mut span.resource);
             span.resource.insert("service.name".to_owned(), service);
+            // The status says in words what the flags mean.
+            let words = span.attributes.get("envoy.response_flags_text").cloned();
             let mut tag = |key: &str, value: &str| {
                 span.attributes.insert(key.to_owned(), value.to_owned());
             };
@@ -105,7 +107,7 @@ async fn the_same_spans_arrive_in_every_protocol() {
             tag("otel.scope.version", env!("CARGO_PKG_VERSION"));
             if span.error {
                 tag("otel.status_code", "ERROR");
-                tag("error", "");
+                tag("error", &words.unwrap_or_default());
             }
             if !span.trace_state.is_empty() {
                 tag("w3c.tracestate", &span.trace_state);

@@ -111,7 +111,7 @@ async fn a_collector_does_as_it_is_told() {
     collector.reply_always(Reply::default());
     assert_eq!(export("/v1/traces", KIND).await, Ok(200));
     assert_eq!(export("/", KIND).await, Ok(404));
-    assert_eq!(export("/v1/traces", "application/json").await, Ok(415));
+    assert_eq!(export("/v1/traces", "text/plain").await, Ok(415));
     let statuses: Vec<_> = collector.requests().iter().map(|request| request.status).collect();
     assert_eq!(statuses, [429, 503, 200, 404, 415]);
 
