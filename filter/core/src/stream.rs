@@ -647,10 +647,10 @@ fn filter_state(
     context: &SpanContext,
     sampled: bool,
 ) -> Vec<(&'static str, String)> {
-    let mut state = vec![(TRACE_ID_STATE, context.trace_id.to_string())];
+    let mut state = vec![(TRACE_ID_STATE, context.trace_id.to_hex())];
     state.extend(fields.iter().filter_map(|field| match field {
         AccessLogField::Sampled => Some(("meshweft.sampled", sampled.to_string())),
-        AccessLogField::SpanId => Some(("meshweft.span_id", context.span_id.to_string())),
+        AccessLogField::SpanId => Some(("meshweft.span_id", context.span_id.to_hex())),
         AccessLogField::TraceId => None,
     }));
     state

@@ -5,7 +5,8 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use std::borrow::Cow;
 
-use crate::model::hex_digit;
+pub(super) use crate::model::push_hex;
+use crate::model::{hex_digit, hex_digits};
 
 /// Base64 (RFC 4648, section 4), written without padding and read with or without it.
 pub(super) const BASE64_UNPADDED: GeneralPurpose =
@@ -41,14 +42,6 @@ pub(super) fn hex_byte(text: &[u8]) -> Option<u8> {
     Some(hex_digit(*high)? << 4 | hex_digit(*low)?)
 }
 
-/// Appends `bytes` in lower-case hex. Far cheaper than `format!`, and this runs for every request.
-pub(super) fn push_hex(out: &mut String, bytes: &[u8]) {
-    out.reserve(bytes.len().saturating_mul(2));
-    for &byte in bytes {
-        out.push_str(pair(byte));
-    }
-}
-
 /// `text` with each `%` and two characters of hex, in either case, as the byte that they stand for
 /// (RFC 3986, section 2.1). A `%` that begins no such triple stands for itself.
 pub(crate) fn percent_decode(text: &[u8]) -> Cow<'_, [u8]> {
@@ -79,7 +72,7 @@ pub(super) fn push_percent_encoded(out: &mut String, text: &str) {
             out.push(char::from(byte));
         } else {
             out.push('%');
-            out.push_str(&pair(byte).to_ascii_uppercase());
+            out.extend(hex_digits(byte).map(|digit| digit.to_ascii_uppercase()));
         }
     }
 }
@@ -96,22 +89,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     push_hex(&mut out, bytes);
     out
 }
-
-/// The two digits of a byte, from a table of all of them: one copy in place of two pushes.
-fn pair(byte: u8) -> &'static str {
-    let at = usize::from(byte).saturating_mul(2);
-    PAIRS.get(at..at.saturating_add(2)).unwrap_or_default()
-}
-
-const PAIRS: &str = "\
-    000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\
-    202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f\
-    404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f\
-    606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f\
-    808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f\
-    a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf\
-    c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedf\
-    e0e1e2e3e4e5e6e7e8e9eaebecedeeeff0f1f2f3f4f5f6f7f8f9fafbfcfdfeff";
 
 #[cfg(test)]
 mod tests {
