@@ -39,19 +39,34 @@ type Figures = BTreeMap<String, u64>;
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const DROPPED_PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-/// The kinds of requests: name, `sampling`, `traceparent`.
-const KINDS: [(&str, &str, Option<&str>); 4] = [
-    ("sampled", r#"{"rate": 1}"#, None),
-    ("sampled, continued", r#"{"rate": 0}"#, Some(PARENT)),
-    ("not sampled", r#"{"rate": 0}"#, None),
-    ("not sampled, continued", r#"{"rate": 1}"#, Some(DROPPED_PARENT)),
+/// The kinds of requests: name, fields of the configuration, `traceparent`. Correlation, which is
+/// on by default, has kinds of its own.
+const KINDS: [(&str, &str, Option<&str>); 7] = [
+    ("sampled", r#""sampling": {"rate": 1}, "correlation": {"headers": []}"#, None),
+    (
+        "sampled, continued",
+        r#""sampling": {"rate": 0}, "correlation": {"headers": []}"#,
+        Some(PARENT),
+    ),
+    ("not sampled", r#""sampling": {"rate": 0}, "correlation": {"headers": []}"#, None),
+    (
+        "not sampled, continued",
+        r#""sampling": {"rate": 1}, "correlation": {"headers": []}"#,
+        Some(DROPPED_PARENT),
+    ),
+    (
+        "not sampled, might be kept",
+        r#""sampling": {"rate": 0, "keep": {"errors": true}}, "correlation": {"headers": []}"#,
+        None,
+    ),
+    ("sampled, correlated", r#""sampling": {"rate": 1}"#, None),
+    ("not sampled, correlated", r#""sampling": {"rate": 0}"#, None),
 ];
 
 /// The configuration of a kind, and its request.
-fn kind(sampling: &str, parent: Option<&str>) -> (String, Exchange) {
+fn kind(fields: &str, parent: Option<&str>) -> (String, Exchange) {
     let config = format!(
-        r#"{{"service": {{"name": "checkout"}}, "export": {{"cluster": "otel-collector"}},
-            "sampling": {sampling}}}"#
+        r#"{{"service": {{"name": "checkout"}}, "export": {{"cluster": "otel-collector"}}, {fields}}}"#
     );
     let exchange =
         parent.into_iter().fold(request(), |r, value| r.with_header("traceparent", value));
@@ -59,13 +74,13 @@ fn kind(sampling: &str, parent: Option<&str>) -> (String, Exchange) {
 }
 
 /// The mean of as many requests as amortize what grows by doubling.
-const REQUESTS: u32 = 256;
+const REQUESTS: u32 = 128;
 
 #[test]
 fn hostcalls_of_a_request() {
     let mut found = BTreeMap::new();
-    for (name, sampling, parent) in KINDS {
-        let (config, exchange) = kind(sampling, parent);
+    for (name, fields, parent) in KINDS {
+        let (config, exchange) = kind(fields, parent);
         let (mut host, root) = boot_with(&config);
         host.serve(root, exchange.clone()).unwrap();
         let before = host.usage();
@@ -80,8 +95,8 @@ fn hostcalls_of_a_request() {
 #[test]
 fn fuel_of_a_request() {
     let mut found = BTreeMap::new();
-    for (name, sampling, parent) in KINDS {
-        let (config, exchange) = kind(sampling, parent);
+    for (name, fields, parent) in KINDS {
+        let (config, exchange) = kind(fields, parent);
         let (mut host, root) = boot_with(&config);
         for _ in 0..3 {
             host.serve(root, exchange.clone()).unwrap();
@@ -98,7 +113,8 @@ fn fuel_of_a_request() {
 #[test]
 fn size_and_memory() {
     const FULL: usize = 8_192;
-    let (config, exchange) = kind(r#"{"rate": 1}"#, None);
+    let (config, exchange) =
+        kind(r#""sampling": {"rate": 1}, "correlation": {"headers": []}"#, None);
     let (mut host, root) = boot_with(&config);
     host.serve(root, exchange.clone()).unwrap();
     let idle = host.memory() as u64;
@@ -119,8 +135,8 @@ fn size_and_memory() {
 #[test]
 fn allocations_of_a_request() {
     let mut found = BTreeMap::new();
-    for (name, sampling, parent) in KINDS {
-        let (config, exchange) = kind(sampling, parent);
+    for (name, fields, parent) in KINDS {
+        let (config, exchange) = kind(fields, parent);
         let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
         let mut plugin = Plugin::new(config, None, &|_| None);
         let mut rng = SmallRng::seed_from_u64(1);
