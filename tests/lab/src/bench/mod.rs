@@ -18,6 +18,7 @@ pub mod load;
 pub mod mode;
 pub mod process;
 pub mod report;
+pub mod scale;
 pub mod serve;
 pub mod stats;
 

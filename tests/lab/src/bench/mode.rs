@@ -170,7 +170,7 @@ fn mode(name: &str, tracer: Tracer, share: f64) -> Mode {
 
 /// A thousand of these are a mixed set: exact paths, prefixes and hosts. None matches a request of
 /// the benchmark.
-fn rules(numbers: std::ops::Range<usize>) -> Vec<Value> {
+pub(super) fn rules(numbers: std::ops::Range<usize>) -> Vec<Value> {
     let rule = |number: usize| {
         let matcher = match number % 3 {
             0 => json!({"path": format!("/api/v1/resource-{number:04}")}),

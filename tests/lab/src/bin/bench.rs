@@ -10,21 +10,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
+use meshweft_host_tests::Module;
 use meshweft_lab::bench::mode::modes;
 use meshweft_lab::bench::report::{About, Report};
+use meshweft_lab::bench::scale::SERIES;
 use meshweft_lab::bench::{Plan, chart, run};
 use meshweft_lab::paths;
+use serde_json::{Value, json};
 
-const USAGE: &str = "usage: bench [--quick] [--only TEXT[,TEXT]…] [--rounds N] [--out FOLDER]
+const USAGE: &str =
+    "usage: bench [--quick | --scale] [--only TEXT[,TEXT]…] [--rounds N] [--out FOLDER]
 
   --quick       the modes of the main goals, under a minute
+  --scale       how the cost grows with rules, headers and so on, in the emulated host
   --only TEXT   beside the plain Envoy, only modes whose name contains one of these texts
   --rounds N    so many rounds
-  --out FOLDER  where bench.json and bench.svg go (target/bench)";
+  --out FOLDER  where the figures and charts go (target/bench)";
 
 #[derive(Debug)]
 struct Arguments {
     quick: bool,
+    scale: bool,
     only: Option<String>,
     rounds: Option<usize>,
     out: PathBuf,
@@ -36,6 +42,10 @@ async fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if arguments.scale {
+        scale(&arguments.out);
+        return ExitCode::SUCCESS;
+    }
     let quick = arguments.quick;
     let plan = Plan {
         rounds: arguments.rounds.unwrap_or(if quick { 40 } else { 120 }),
@@ -59,9 +69,28 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Draws every series, and prints its points.
+fn scale(out: &Path) {
+    let module = Module::load();
+    let mut all = serde_json::Map::new();
+    for series in SERIES {
+        let lines = series.lines(&module);
+        for line in &lines {
+            println!("{:<24} {:<12} {:?}", series.name, line.name, line.points);
+        }
+        let title = format!("Fuel of a request (thousands) by number of {}", series.name);
+        let file = format!("scale-{}.svg", series.name.replace(' ', "-"));
+        write(out, &file, &chart::lines(&title, series.name, "thousands", &lines));
+        let points = lines.iter().map(|line| (line.name.clone(), json!(line.points)));
+        all.insert(series.name.to_owned(), points.collect());
+    }
+    write(out, "scale.json", &format!("{:#}\n", Value::Object(all)));
+}
+
 fn arguments() -> Option<Arguments> {
     let mut arguments = Arguments {
         quick: false,
+        scale: false,
         only: None,
         rounds: None,
         out: paths::workspace().join("target/bench"),
@@ -70,6 +99,7 @@ fn arguments() -> Option<Arguments> {
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--quick" => arguments.quick = true,
+            "--scale" => arguments.scale = true,
             "--only" => arguments.only = Some(given.next()?),
             "--rounds" => arguments.rounds = Some(given.next()?.parse().ok().filter(|n| *n > 0)?),
             "--out" => arguments.out = given.next()?.into(),
