@@ -151,7 +151,9 @@ fn allocations_of_a_request() {
             counted(allocated(|| {
                 drop(stream.on_request_headers(&mut plugin, &host, &shared, &mut rng));
             }));
-            counted(allocated(|| drop(stream.on_response_headers(&plugin, UnixNanos::default))));
+            counted(allocated(|| {
+                drop(stream.on_response_headers(&plugin, &host, &shared, UnixNanos::default));
+            }));
             counted(allocated(|| drop(stream.on_log(&mut plugin, &host, &shared, &mut rng))));
             (times, bytes)
         };
