@@ -1,4 +1,5 @@
 //! Spans beside the one of a whole request, in virtual time: open streams, tries at an upstream.
+#![cfg(not(target_family = "wasm"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
 use std::cell::RefCell;
@@ -17,9 +18,6 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-#[cfg(all(target_family = "wasm", target_os = "unknown"))]
-use wasm_bindgen_test::wasm_bindgen_test as test;
-
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00f067aa0ba902b7";
 const SECOND: u64 = 1_000_000_000;
