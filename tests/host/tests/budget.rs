@@ -1,6 +1,6 @@
 //! What a request costs: hostcalls, which are the same with every compiler, and fuel, which is
 //! shown, and compared only with itself.
-#![expect(clippy::arithmetic_side_effects, clippy::unwrap_used, reason = "test code")]
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 mod common;
 
