@@ -322,3 +322,70 @@ fn width(bucket: usize) -> f32 {
 fn micros(micros: u64) -> f32 {
     micros as f32
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const BEGUN: State = State { route: Route(1), last: Last::Begun, made: 0, open: 0 };
+    const CALL: Exit = Exit::Call(Callee(7));
+
+    fn learned(delays: impl Iterator<Item = u64>) -> Model {
+        let mut model = Model::default();
+        for lasted in delays {
+            model.learn(&Lesson { state: BEGUN, lasted, exit: Some(CALL), weight: 1.0 });
+        }
+        model.refresh();
+        model
+    }
+
+    #[test]
+    fn a_call_is_likely_when_it_is_usually_made() {
+        let model = learned((0..200).map(|i| 900 + i));
+        let rate = |elapsed| model.at(BEGUN, elapsed).rate(CALL);
+        assert!(rate(1000) > 50.0 * rate(100), "{} {}", rate(1000), rate(100));
+        let survival = |elapsed| model.at(BEGUN, elapsed).survival();
+        assert!(survival(300) > 0.95 && survival(3000) < 0.05, "{}", survival(3000));
+        assert!(model.at(BEGUN, 0).share(CALL) > 0.99);
+        assert_eq!(model.at(BEGUN, 0).share(Exit::End), 0.0);
+    }
+
+    #[test]
+    fn what_is_not_known_is_possible() {
+        let model = learned((0..200).map(|i| 900 + i));
+        let other = State { made: 1, ..BEGUN };
+        assert_eq!(model.at(other, 1000).survival(), 1.0);
+        assert!(model.at(other, 1000).rate(CALL) > 0.0);
+        let unseen = model.at(BEGUN, 1000).rate(Exit::Call(Callee(8)));
+        assert!(unseen > 0.0 && unseen < model.at(BEGUN, 1000).rate(CALL) / 1000.0);
+    }
+
+    #[test]
+    fn what_two_have_learned_adds_up_and_fades() {
+        let mut model = learned([1000; 600].into_iter());
+        model.merge(&learned([1000; 600].into_iter()));
+        model.refresh();
+        let visits = |model: &Model| model.states[0].visits[0];
+        assert_eq!(visits(&model), 1200.0);
+        model.merge(&learned([1000; 1200].into_iter()));
+        model.refresh();
+        assert_eq!(visits(&model), 1200.0, "half of it");
+    }
+
+    #[test]
+    fn the_number_of_states_and_exits_is_bounded() {
+        let mut model = Model::default();
+        for kind in 0..1000 {
+            let state = State { route: Route(kind), ..BEGUN };
+            let exit = Some(Exit::Call(Callee(kind)));
+            model.learn(&Lesson { state, lasted: 10, exit, weight: 1.0 });
+            model.learn(&Lesson { state: BEGUN, lasted: 10, exit, weight: 1.0 });
+        }
+        assert_eq!(model.states.len(), MAX_STATES);
+        assert!(model.states.iter().all(|learned| learned.exits.len() <= MAX_EXITS));
+    }
+}

@@ -21,7 +21,7 @@ pub(super) struct Order {
     pub(super) since: u64,
     pub(super) made: u32,
     pub(super) open: u32,
-    /// Whether another request could have made one of its calls.
+    /// Whether it could have made a call that another request could have made as well.
     pub(super) tested: bool,
 }
 
@@ -52,12 +52,11 @@ impl Order {
         self.tested = false;
     }
 
-    const fn call(&mut self, callee: Callee, tested: bool, now: u64) {
+    const fn call(&mut self, callee: Callee, now: u64) {
         self.last = Last::Called(callee);
         self.since = now;
         self.made = self.made.saturating_add(1);
         self.open = self.open.saturating_add(1);
-        self.tested |= tested;
     }
 }
 
@@ -81,11 +80,16 @@ impl Contradictions {
             open.can_make(needs) && model.at(open.ordered(), 0).share(Exit::Call(callee)) >= NEVER
         };
         let waiting = || requests.iter().filter(|open| can(open));
-        let tested = waiting().nth(1).is_some();
         let oldest = waiting().min_by_key(|open| open.order.since).map(|open| open.id);
+        if waiting().nth(1).is_some() {
+            // The ends of all of them will show whether it was the right one.
+            for open in requests.iter_mut().filter(|open| can(open)) {
+                open.order.tested = true;
+            }
+        }
         let Some(id) = of.or(oldest) else { return 0 };
         if let Some(open) = requests.iter_mut().find(|open| open.id == id) {
-            open.order.call(callee, tested, now);
+            open.order.call(callee, now);
         }
         id
     }
@@ -115,5 +119,63 @@ impl Open {
             made: self.order.made,
             open: self.order.open,
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::correlation::infer::model::{Lesson, Route};
+    use crate::correlation::infer::table::{Begins, Begun, Table};
+
+    /// An application that makes one call for each request.
+    fn model() -> Model {
+        let mut model = Model::default();
+        let mut learn = |last, made, open, exit| {
+            let state = State { route: Route(1), last, made, open };
+            model.learn(&Lesson { state, lasted: 100, exit: Some(exit), weight: 50.0 });
+        };
+        learn(Last::Begun, 0, 0, Exit::Call(Callee(7)));
+        learn(Last::Answered(Callee(7)), 1, 0, Exit::End);
+        model.refresh();
+        model
+    }
+
+    fn begin(table: &mut Table, now: u64) -> u32 {
+        table.begin(Begun { route: Route(1), about: vec![1], ..Begun::default() }, now)
+    }
+
+    fn call(table: &mut Table, model: &Model, now: u64) -> u32 {
+        let begins = Begins { callee: Callee(7), ..Begins::default() };
+        table.call(model, begins, 0.99, now).call
+    }
+
+    /// Pairs of requests; whether the second one makes its call first.
+    fn run(overtakes: bool) -> f32 {
+        let model = model();
+        let mut table = Table::default();
+        for round in 0..300_u64 {
+            let now = round * 10_000;
+            let (one, two) = (begin(&mut table, now), begin(&mut table, now + 1));
+            let (first, second) = if overtakes { (two, one) } else { (one, two) };
+            let call_of_first = call(&mut table, &model, now + 100);
+            table.answer(&model, call_of_first, now + 200);
+            table.end(&model, first, now + 300, &mut Vec::new());
+            let call_of_second = call(&mut table, &model, now + 400);
+            table.answer(&model, call_of_second, now + 500);
+            table.end(&model, second, now + 600, &mut Vec::new());
+        }
+        table.trust.order.worth()
+    }
+
+    #[test]
+    fn order_is_believed_until_it_is_contradicted() {
+        assert_eq!(Contradictions::default().worth(), 0.0);
+        assert!(run(false) > 0.99, "{}", run(false));
+        assert!(run(true) < 0.5, "{}", run(true));
     }
 }

@@ -20,6 +20,8 @@ const SILENCE: u64 = 10_000_000;
 pub(super) const MAX_HISTORIES: usize = 12;
 /// Calls that one request may have made, at most.
 pub(super) const MAX_CALLS: usize = 24;
+/// Calls that are followed at most, of all requests.
+pub(super) const MAX_FOLLOWED: usize = 1024;
 /// A request that made a call with less than this chance did not make it.
 const NEGLIGIBLE: f32 = 0.001;
 /// Odds beyond this are certainty.
@@ -216,7 +218,8 @@ impl Table {
         self.requests.iter_mut().for_each(|open| open.alone = false);
         let history = History { since: now, weight: 1.0, ..History::default() };
         let Begun { worker, about, route, may } = begun;
-        if !self.workers.iter().any(|(known, _)| *known == worker) {
+        let is_known = self.workers.iter().any(|(known, _)| *known == worker);
+        if !is_known && self.workers.len() < MAX_WORKERS {
             self.workers.push((worker, now));
         }
         self.requests.push(Open {
@@ -276,7 +279,7 @@ impl Table {
         for (open, shares) in self.requests.iter_mut().zip(&shares) {
             let confidence = shares.rate * scale;
             open.did_not_make(shares, &through, sum);
-            if confidence < NEGLIGIBLE {
+            if !confidence.is_finite() || confidence < NEGLIGIBLE {
                 continue;
             }
             candidates.push(Candidate { request: open.id, confidence });
@@ -294,7 +297,7 @@ impl Table {
         } else {
             let about = if attached.is_none() { about } else { Vec::new() };
             let (at, answered, gone) = (now, 0, 0.0);
-            self.calls.push(Call { id, about, callee, at, answered, nobody, gone, in_order });
+            self.add(Call { id, about, callee, at, answered, nobody, gone, in_order });
         }
         Answer { call: id, candidates, attached }
     }
@@ -404,7 +407,14 @@ impl Table {
             history.open |= bit;
         }
         let (about, at, answered, nobody, gone) = (Vec::new(), now, 0, 0.0, 0.0);
-        self.calls.push(Call { id, about, callee, at, answered, nobody, gone, in_order });
+        self.add(Call { id, about, callee, at, answered, nobody, gone, in_order });
+    }
+
+    /// One call more; beyond the bound it is forgotten at once.
+    fn add(&mut self, call: Call) {
+        if self.calls.len() < MAX_FOLLOWED {
+            self.calls.push(call);
+        }
     }
 
     /// The request of which this is known.
@@ -731,4 +741,90 @@ fn place(calls: &[Call], id: u32) -> Option<usize> {
 /// The set of one position.
 fn bit(position: usize) -> u32 {
     u32::try_from(position).ok().and_then(|position| 1_u32.checked_shl(position)).unwrap_or(0)
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn begun(worker: u32, route: u32, may: u64) -> Begun {
+        Begun { worker, about: route.to_le_bytes().to_vec(), route: Route(route), may }
+    }
+
+    fn call(table: &mut Table, needs: u64, now: u64) -> Answer {
+        let begins = Begins { about: vec![9], callee: Callee(7), needs };
+        table.call(&Model::default(), begins, 0.99, now)
+    }
+
+    #[test]
+    fn each_open_request_is_a_candidate_that_may_have_made_it() {
+        let mut table = Table::default();
+        let requests: Vec<_> = (1..=3).map(|i| table.begin(begun(1, i, 1 << i), 0)).collect();
+        let mut all: Vec<_> =
+            call(&mut table, 0, 1000).candidates.iter().map(|c| c.request).collect();
+        all.sort_unstable();
+        assert_eq!(all, requests);
+        let declared = call(&mut table, 1 << 2, 1000).candidates;
+        assert_eq!(declared.iter().map(|c| c.request).collect::<Vec<_>>(), [requests[1]]);
+        assert_eq!(call(&mut table, 1 << 9, 1000).candidates, []);
+        assert_eq!(table.find(|about| about == 3_u32.to_le_bytes()), Some(requests[2]));
+        assert_eq!(table.about(requests[0]), Some(&1_u32.to_le_bytes()[..]));
+    }
+
+    #[test]
+    fn a_call_is_linked_from_the_end_of_the_only_one_that_can_have_made_it() {
+        let mut table = Table::default();
+        let one = table.begin(begun(1, 1, 0), 0);
+        let call = call(&mut table, 0, 1000);
+        assert_eq!(call.attached, None, "nothing is known yet");
+        table.answer(&Model::default(), call.call, 2000);
+        let mut lessons = Vec::new();
+        let late = table.end(&Model::default(), one, 3000, &mut lessons);
+        assert_eq!(late.iter().map(|late| &*late.about).collect::<Vec<_>>(), [&[9]]);
+        assert!(late[0].confidence > 0.5, "{late:?}");
+        let most = lessons.iter().filter(|lesson| lesson.weight > 0.5);
+        let exits: Vec<_> = most.map(|lesson| (lesson.lasted, lesson.exit)).collect();
+        let expected = [(1000, Some(Exit::Call(Callee(7)))), (1000, None), (1000, Some(Exit::End))];
+        assert_eq!(exits, expected);
+        assert_eq!((table.requests.len(), table.calls.len()), (0, 0));
+    }
+
+    #[test]
+    fn everything_is_bounded() {
+        let mut table = Table::default();
+        let names: Vec<_> = (0..500).map(|i| table.begin(begun(i, i, 0), 0)).collect();
+        assert_eq!((table.requests.len(), table.open()), (MAX_OPEN, 500));
+        assert!(table.workers.len() <= MAX_WORKERS);
+        for now in 0..300 {
+            let answer = call(&mut table, 0, now * 1000);
+            assert_eq!(answer.attached, None, "there are requests that are not followed");
+        }
+        assert!(table.calls.len() <= MAX_FOLLOWED);
+        assert!(
+            table
+                .requests
+                .iter()
+                .all(|open| open.calls.len() <= MAX_CALLS && open.histories.len() <= MAX_HISTORIES)
+        );
+        assert_eq!(Table::read(&table.write()).map(|table| table.open()), Some(500));
+        for name in names {
+            table.end(&Model::default(), name, 1_000_000, &mut Vec::new());
+        }
+        assert_eq!((table.open(), table.calls.len()), (0, 0));
+    }
+
+    #[test]
+    fn requests_of_a_worker_that_is_gone_are_forgotten() {
+        let mut table = Table::default();
+        table.begin(begun(1, 1, 0), 0);
+        let other = table.begin(begun(2, 2, 0), 0);
+        table.lives(2, SILENCE - 1);
+        assert_eq!(table.open(), 2);
+        table.lives(2, SILENCE + 1);
+        assert_eq!(table.requests.iter().map(|open| open.id).collect::<Vec<_>>(), [other]);
+    }
 }

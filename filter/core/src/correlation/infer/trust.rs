@@ -139,7 +139,7 @@ impl Trust {
         if by_order >= confidence && in_order != 0 {
             return Some(Candidate { request: in_order, confidence: by_order });
         }
-        let first = first?;
+        let first = first.filter(|first| first.confidence.is_finite())?;
         let worth = self.worth(first.confidence);
         let doubt = 1.0 - confidence;
         let bar = confidence - doubt * MOST_DOUBT * (self.spare / MOST_SPARE).max(0.0);
@@ -228,4 +228,99 @@ impl Background {
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than seven digits")]
 fn fade(elapsed: u64) -> f32 {
     (-(elapsed as f32) / LOAD).exp()
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn experienced() -> Trust {
+        Trust { ends: ENDS, sure: 1.0, ..Trust::default() }
+    }
+
+    fn first(confidence: f32) -> Candidate {
+        Candidate { request: 5, confidence }
+    }
+
+    #[test]
+    fn nothing_is_joined_before_something_is_known() {
+        let sure = first(0.9999);
+        assert_eq!(Trust::default().attach(Some(&sure), 0, 0.99), None);
+        assert_eq!(experienced().attach(Some(&sure), 0, 0.99), Some(sure));
+        assert_eq!(Trust { sure: 0.8, ..experienced() }.attach(Some(&sure), 0, 0.99), None);
+        assert_eq!(experienced().attach(Some(&first(0.98)), 0, 0.99), None);
+        assert_eq!(experienced().attach(Some(&first(f32::NAN)), 0, 0.99), None);
+    }
+
+    #[test]
+    fn doubtful_calls_are_joined_as_far_as_sure_ones_make_up_for_it() {
+        let mut trust = experienced();
+        let mut doubt = 0.0;
+        let mut joined = 0.0;
+        for round in 0..2000 {
+            let confidence = if round % 4 == 0 { 0.9 } else { 0.999 };
+            if trust.attach(Some(&first(confidence)), 0, 0.99).is_some() {
+                doubt += 1.0 - confidence;
+                joined += 1.0;
+            }
+        }
+        assert!(joined > 1505.0, "{joined}");
+        assert!(doubt / joined <= 0.01, "{}", doubt / joined);
+    }
+
+    #[test]
+    fn what_proves_wrong_is_not_said_again() {
+        let mut trust = experienced();
+        for _ in 0..100 {
+            trust.observe(0.9995, 0.5);
+        }
+        assert_eq!(trust.attach(Some(&first(0.9995)), 0, 0.99), None);
+    }
+
+    #[test]
+    fn slower_delays_than_were_learned_tell_nothing() {
+        let mut trust = experienced();
+        for _ in 0..60 {
+            trust.lasted(0.001);
+        }
+        assert_eq!(trust.attach(Some(&first(0.9999)), 0, 0.99), None);
+        for _ in 0..600 {
+            trust.lasted(0.5);
+        }
+        assert!(trust.attach(Some(&first(0.9999)), 0, 0.99).is_some());
+    }
+
+    #[test]
+    fn a_full_pool_shows_by_its_constant_number_of_calls() {
+        let mut full = Pool::default();
+        (0..100).for_each(|_| full.call(8, 12));
+        assert!(full.is_full());
+        let mut quiet = Pool::default();
+        (0..1000).for_each(|round| quiet.call(round % 13, 16));
+        assert!(!quiet.is_full(), "{quiet:?}");
+        let mut as_many_as_requests = Pool::default();
+        (0..1000).for_each(|_| as_many_as_requests.call(7, 8));
+        assert!(!as_many_as_requests.is_full());
+    }
+
+    #[test]
+    fn background_is_a_share_of_the_load() {
+        let mut background = Background::default();
+        for round in 0..1000_u64 {
+            let now = round * 10_000;
+            background.rate(Callee(1), now);
+            background.learn(Callee(1), if round % 10 == 0 { 1.0 } else { 0.0 }, now);
+        }
+        // A hundred a second, of which ten are nobody's.
+        let rate = background.rate(Callee(1), 10_000_000) * 1e6;
+        assert!((8.0..12.0).contains(&rate), "{rate}");
+        for callee in 0..1000 {
+            background.learn(Callee(callee), 1.0, 0);
+        }
+        assert_eq!(background.callees.len(), MAX_CALLEES);
+    }
 }

@@ -6,7 +6,8 @@ use super::model::{
 };
 use super::order::{Contradictions, Order};
 use super::table::{
-    Call, History, MAX_CALLS, MAX_HISTORIES, MAX_OPEN, MAX_WORKERS, Maybe, Open, Table,
+    Call, History, MAX_CALLS, MAX_FOLLOWED, MAX_HISTORIES, MAX_OPEN, MAX_WORKERS, Maybe, Open,
+    Table,
 };
 use super::trust::{Background, CLASSES, Calls, Class, MAX_CALLEES, Pool, Trust};
 
@@ -161,7 +162,7 @@ impl Table {
             under_way: from.u32()?,
             trust: Trust::read(&mut from)?,
             workers: from.list(MAX_WORKERS, |from| Some((from.u32()?, from.u64()?)))?,
-            calls: from.list(MAX_OPEN.saturating_mul(MAX_CALLS), Call::read)?,
+            calls: from.list(MAX_FOLLOWED, Call::read)?,
             requests: from.list(MAX_OPEN, Open::read)?,
         };
         from.0.is_empty().then_some(table)
@@ -356,5 +357,81 @@ impl Model {
         })?;
         let ascending = states.is_sorted_by(|a, b| a.key < b.key);
         (ascending && from.0.is_empty()).then_some(Self { states })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::correlation::infer::model::{Exit, Lesson, State};
+    use crate::correlation::infer::table::{Begins, Begun};
+
+    /// Four requests and three calls, one of them answered.
+    fn table() -> Table {
+        let mut table = Table::default();
+        for route in 1..=4 {
+            let about = vec![1, 2, 3];
+            table.begin(Begun { worker: 9, about, route: Route(route), may: 5 }, 1000);
+        }
+        for callee in 1..=3 {
+            let begins = Begins { about: vec![4], callee: Callee(callee), needs: 0 };
+            let answer = table.call(&Model::default(), begins, 0.99, 2000);
+            if callee == 1 {
+                table.answer(&Model::default(), answer.call, 3000);
+            }
+        }
+        table
+    }
+
+    /// As it is after it was written: what means something during an event only is gone.
+    fn at_rest(mut table: Table) -> Table {
+        for history in table.requests.iter_mut().flat_map(|open| &mut open.histories) {
+            (history.now, history.fits) = (0.0, 0.0);
+        }
+        table
+    }
+
+    #[test]
+    fn a_table_comes_back() {
+        let table = at_rest(table());
+        assert_eq!(Table::read(&table.write()), Some(table));
+    }
+
+    #[test]
+    fn a_model_comes_back() {
+        let mut model = Model::default();
+        let state = State { route: Route(3), ..State::default() };
+        for lasted in [10, 900, 5_000_000] {
+            model.learn(&Lesson { state, lasted, exit: Some(Exit::End), weight: 0.5 });
+        }
+        let read = Model::read(&model.write()).unwrap();
+        assert_eq!(read.states[0].visits, model.states[0].visits);
+        assert_eq!(read.states[0].exits, model.states[0].exits);
+    }
+
+    /// Whatever stands there: nothing traps, and what is read can be worked with.
+    #[test]
+    fn strange_bytes_are_nothing_or_harmless() {
+        let bytes = table().write();
+        for length in 0..bytes.len() {
+            assert_eq!(Table::read(&bytes[..length]), None, "{length}");
+        }
+        for index in 0..bytes.len() {
+            for value in [0, 0x7f, 0xff, bytes[index] ^ 1] {
+                let mut strange = bytes.clone();
+                strange[index] = value;
+                let Some(mut table) = Table::read(&strange) else { continue };
+                let begins = Begins { about: vec![4], callee: Callee(1), needs: 0 };
+                let answer = table.call(&Model::default(), begins, 0.99, 4000);
+                assert_eq!(answer.attached, None);
+                table.answer(&Model::default(), answer.call, 5000);
+                let first = table.requests.first().map(|open| open.id).unwrap_or_default();
+                table.end(&Model::default(), first, 6000, &mut Vec::new());
+                let _ = table.write();
+            }
+        }
     }
 }
