@@ -2,7 +2,7 @@
 //! application does forward, and looked up when it makes a call.
 //!
 //! A request and the calls that it causes may be served by different workers, and their listeners
-//! may have instances of their own. So all of it stands in shared data ([`Slots`]). A remembered
+//! may have instances of their own. So all of it stands in shared data (`Slots`). A remembered
 //! request costs one look and one write there, a looked-up one one look. Its end costs nothing:
 //! an entry is written to live somewhat longer than a short request needs, and ticks renew those
 //! of requests that are still open.
