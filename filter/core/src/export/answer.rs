@@ -9,6 +9,7 @@ use super::retry::part;
 use super::{Answer, Outcome, otlp, otlp_json};
 use crate::config::Protocol;
 use crate::model::Metric;
+use crate::propagation::percent_decode;
 
 /// Longer words of a collector are cut in the log.
 const SHOWN_CHARS: usize = 200;
@@ -94,7 +95,7 @@ fn judge_http(protocol: Protocol, answer: &Answer<'_>, late: bool) -> Judgement 
 
 fn judge_grpc(answer: &Answer<'_>, late: bool) -> Judgement {
     let Some(code) = grpc::code(answer) else { return no_grpc(200) };
-    let text = grpc::text(answer.grpc_message.unwrap_or_default());
+    let text = percent_decode(answer.grpc_message.unwrap_or_default());
     let verdict = match grpc::asks(code, answer.grpc_details) {
         Asks::Nothing => return accept(otlp::partial_success(grpc::message(answer.body))),
         Asks::Again(pause) => Verdict::Retry(pause),

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use prost::Message;
 
 use super::Answer;
-use crate::model::hex_digit;
+use crate::model::GRPC_STATUSES;
 
 /// The flag and the length before a message.
 const PREFIX: usize = 5;
@@ -21,27 +21,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// The names of the codes, by number.
-const NAMES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// What a status asks for (OTLP's specification, "Failures" of OTLP/gRPC).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,7 +62,11 @@ pub(super) fn code(answer: &Answer<'_>) -> Option<u32> {
 
 /// The name of a code.
 pub(super) fn name(code: u32) -> &'static str {
-    usize::try_from(code).ok().and_then(|code| NAMES.get(code)).copied().unwrap_or("no known code")
+    usize::try_from(code)
+        .ok()
+        .and_then(|code| GRPC_STATUSES.get(code))
+        .copied()
+        .unwrap_or("no known code")
 }
 
 /// What a code asks for; `details` are the bytes of `grpc-status-details-bin`.
@@ -97,28 +80,6 @@ pub(super) fn asks(code: u32, details: Option<&[u8]>) -> Asks {
         1 | 4 | 8 | 10 | 11 | 14 | 15 => Asks::Again(delay),
         _ => Asks::Never,
     }
-}
-
-/// `grpc-message` without its percent encoding.
-pub(super) fn text(message: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(message.len());
-    let mut rest = message;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        let digits = (*byte == b'%').then(|| after.split_first_chunk::<2>()).flatten();
-        let decoded = digits.and_then(|([high, low], after)| {
-            let digit = |byte: &u8| hex_digit(byte.to_ascii_lowercase());
-            Some((digit(high)? << 4 | digit(low)?, after))
-        });
-        match decoded {
-            Some((byte, after)) => {
-                text.push(byte);
-                rest = after;
-            }
-            None => text.push(*byte),
-        }
-    }
-    text
 }
 
 /// The pause in a `google.rpc.RetryInfo` among the details of a `google.rpc.Status`.
@@ -159,6 +120,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::propagation::percent_decode;
 
     fn details(seconds: i64, nanos: i32, padded: bool) -> Vec<u8> {
         let retry_delay = Some(prost_types::Duration { seconds, nanos });
@@ -252,7 +214,7 @@ mod tests {
             ("%+1", "%+1"),
             ("%é", "%é"),
         ] {
-            assert_eq!(text(message.as_bytes()), expected.as_bytes());
+            assert_eq!(percent_decode(message.as_bytes()), expected.as_bytes());
         }
     }
 }
