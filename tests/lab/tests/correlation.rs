@@ -367,8 +367,9 @@ async fn a_native_tracer_on_one_side_does_not_part_the_keys() {
     }
 }
 
-/// A plugin without a VM id of its own, which writes into every bucket of ours with each request,
-/// before us: bytes of its own, and ours with one byte changed.
+/// A plugin without a VM id of its own, which writes into half of our buckets with each
+/// request, before us: bytes of its own, and ours with one byte changed. A bucket that it writes to
+/// keeps next to nothing; the other half shows that what it does stays there.
 const STRANGER: &str = r#"(module
   (import "env" "proxy_get_shared_data"
     (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -406,7 +407,7 @@ const STRANGER: &str = r#"(module
           (drop (call $set (i32.const 0) (i32.const 24) (i32.const 2048)
             (i32.rem_u (global.get $turn) (i32.const 100)) (i32.const 0)))))
       (local.set $bucket (i32.add (local.get $bucket) (i32.const 1)))
-      (br_if $next (i32.lt_u (local.get $bucket) (i32.const 8))))
+      (br_if $next (i32.lt_u (local.get $bucket) (i32.const 4))))
     (i32.const 0)))"#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -422,12 +423,11 @@ async fn a_stranger_in_the_store_costs_joins_and_nothing_else() {
     let config = exporting(json!({"correlation": {"capacity": 64}}));
     let options = Options { before: vec![stranger], workers: 2, ..Options::default() };
     let lab = service(config, options).await;
-    // One after the other: side by side, what one has remembered is gone before it is looked up.
-    every(&lab, "/two", 0..REQUESTS, 1).await;
+    every(&lab, "/two", 0..REQUESTS, 8).await;
     let (joined, begun) = judge(&lab.app.seen());
     assert_eq!(joined + begun, 2 * REQUESTS);
-    // It was there; how much it leaves is a matter of who comes first.
-    assert!(begun > 0, "{joined} joined, {begun} begun");
+    // Neither all nor none: it was there, and it was not everywhere.
+    assert!(joined > 0 && begun > 0, "{joined} joined, {begun} begun");
     let metrics =
         lab.envoy.metrics_until(|m| m.get("requests") == Some(&(3 * REQUESTS as i64))).await;
     assert_eq!(metrics["context_correlated"], joined as i64);
