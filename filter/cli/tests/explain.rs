@@ -177,12 +177,87 @@ fn a_second_instance_does_nothing() {
 fn the_mode_says_the_direction_before_the_listener_does() {
     let request = ["--request", "GET /", "--direction", "outbound"];
     for (mode, direction) in [("auto", "outbound"), ("gateway", "inbound")] {
-        let name = format!("{mode}-{}.json", std::process::id());
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&file, format!(r#"{{"mode": "{mode}"}}"#)).unwrap();
-        assert_eq!(told(file.to_str().unwrap(), &request)["request"]["direction"], direction);
-        std::fs::remove_file(file).unwrap();
+        written(mode, &json!({"mode": mode}), |file| {
+            assert_eq!(told(file, &request)["request"]["direction"], direction);
+        });
     }
+}
+
+/// The path of a file with this configuration, while `with` runs.
+fn written(name: &str, config: &Value, with: impl FnOnce(&str)) {
+    let name = format!("{name}-{}.json", std::process::id());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, config.to_string()).unwrap();
+    with(file.to_str().unwrap());
+    std::fs::remove_file(file).unwrap();
+}
+
+/// Nothing is decided about a try: no rule, no trust, no egress; its parent is what the instance
+/// before the router wrote, in any format that this one knows.
+#[test]
+fn a_try_at_an_upstream_is_what_its_parent_is() {
+    let config = json!({
+        "mode": "upstream",
+        "propagation": {"extract": ["tracecontext"], "inject": ["b3", "tracecontext"],
+            "trust": "restart", "egress": {"strip": ["*"]}},
+        "sampling": {"rate": 0, "keep": {"errors": true},
+            "rules": [{"name": "all", "parent": "ignore", "rate": 0}]},
+        "export": {"cluster": "c"},
+    });
+    let parent = |flags: &str| {
+        format!("traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}")
+    };
+    let request = ["--request", "GET /", "--direction", "inbound", "--header"];
+    let status = ["--status", "503"];
+    written("upstream", &config, |file| {
+        assert_eq!(
+            said(file, &[&request[..], &[&parent("01")], &status].concat()),
+            "GET /, without a host, a try at an upstream\n\n\
+             Context that came in\n  \
+               b3            absent\n  \
+               tracecontext  trace 0af7651916cd43dd8448eb211c80319c, span b7ad6b7169203331, \
+                 sampled; counts\n\n\
+             Decision\n  sampled, because of parent\n  \
+               parent      sampled, respected\n  \
+               trace       0af7651916cd43dd8448eb211c80319c, continued\n  \
+               span        1111111111111111\n\n\
+             Headers of the request\n    \
+                 :method: GET\n    \
+                 :path: /\n  \
+               - traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n  \
+               + traceparent: 00-0af7651916cd43dd8448eb211c80319c-1111111111111111-01\n  \
+               + b3: 0af7651916cd43dd8448eb211c80319c-1111111111111111-1-b7ad6b7169203331\n\n\
+             Outcome\n  recorded in any case: it was sampled\n\n\
+             Filter state, for access logs\n  \
+               wasm.meshweft.tries: b7ad6b7169203331-1111111111111111\n"
+        );
+        let again = ["--property", "meshweft.tries=00f067aa0ba902b7-b7ad6b7169203331"];
+        let again = told(file, &[&request[..], &[&parent("01")], &again].concat());
+        assert_eq!(
+            again["filter_state"],
+            json!({"wasm.meshweft.tries": "00f067aa0ba902b7-1111111111111111"}),
+            "of a second try"
+        );
+        for none in [parent("00"), "x-a: 1".to_owned(), "traceparent: 00-1".to_owned()] {
+            let arguments = [&request[..], &[&none], &status].concat();
+            let json = told(file, &arguments);
+            assert_eq!(json["request"]["direction"], "upstream");
+            let found = [&json["outcome"], &json["decision"], &json["keep"], &json["rules"]];
+            assert_eq!(found, [&json!("no_parent"), &Value::Null, &Value::Null, &json!([])]);
+            let said = said(file, &arguments);
+            let (_, decision) = said.split_once("\nDecision\n").unwrap();
+            assert!(
+                decision.starts_with(
+                    "  none: a try is recorded as the child of a span that is, and only so\n"
+                ) && decision.ends_with(&format!("    {none}\n")),
+                "{said}"
+            );
+        }
+    });
+    written("upstream-alone", &json!({"mode": "upstream"}), |file| {
+        let json = told(file, &[&request[..], &[&parent("01")]].concat());
+        assert_eq!(json["outcome"], "passed_through");
+    });
 }
 
 #[test]

@@ -148,6 +148,8 @@ Requests without a time, taken at that of the one before: 8.
 
 #[test]
 fn wrong_usage_is_told() {
+    let upstream = &*format!("{}/upstream.json", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(upstream, r#"{"mode": "upstream", "export": {"cluster": "c"}}"#).unwrap();
     for (arguments, code, err) in [
         (
             &["x.log"][..],
@@ -160,6 +162,13 @@ fn wrong_usage_is_told() {
             "meshweft simulate: b: no such option\nmeshweft help says what it takes.\n",
         ),
         (&["--config", "/dev/null"], 1, "/dev/null: without export nothing is recorded\n"),
+        (
+            &["--config", upstream],
+            1,
+            &format!(
+                "{upstream}: with the mode upstream nothing is decided, so nothing is simulated\n"
+            ),
+        ),
     ] {
         let output = simulate(arguments, "");
         assert_eq!(String::from_utf8_lossy(&output.stderr), err);

@@ -6,7 +6,8 @@
 
 use rand::Rng;
 
-use crate::model::{Exchange, Headers, Metric, MonoNanos, SpanId, TraceFlags, UnixNanos};
+use crate::config::Propagation;
+use crate::model::{Exchange, Format, Headers, Metric, MonoNanos, SpanId, TraceFlags, UnixNanos};
 use crate::plugin::Plugin;
 use crate::propagation::{
     self, Incoming, Outgoing, ParentDecision, SpanContext, Standing, update_state,
@@ -48,6 +49,12 @@ impl Attempt {
         };
         self.0 = Some(Box::new(recording));
         effects
+    }
+
+    /// The span that went on, and the one that it is a child of; `None` where none was begun.
+    #[must_use]
+    pub fn course(&self) -> Option<(&SpanContext, SpanId)> {
+        self.0.as_ref().map(|recording| (&recording.context, recording.parent_id))
     }
 
     /// Takes the status in.
@@ -106,9 +113,8 @@ fn begin(
 ) -> Option<(Recording, RequestEffects)> {
     let standing = Standing::of(&headers);
     let formats = &plugin.config().propagation;
-    // What an instance before the router wrote, also where it reads other formats.
-    let known = [formats.inject.as_slice(), &formats.extract].concat();
-    let Incoming::Context(remote) = propagation::extract(&known, &standing).incoming else {
+    let Incoming::Context(remote) = propagation::extract(&known(formats), &standing).incoming
+    else {
         return None;
     };
     if !matches!(remote.decision, ParentDecision::Sample | ParentDecision::Debug) {
@@ -137,6 +143,13 @@ fn begin(
     };
     let ending = AttemptEnding::new(wall, &headers, exchange, plugin.tries.begin(parent_id));
     Some((Recording { headers, context, parent_id, ending }, effects))
+}
+
+/// The formats in which a try looks for its parent: what an instance before the router wrote, also
+/// where it reads other formats.
+#[must_use]
+pub fn known(formats: &Propagation) -> Vec<Format> {
+    [formats.inject.as_slice(), &formats.extract].concat()
 }
 
 /// The span that a try is a child of: the one in its headers, unless an earlier try wrote that.

@@ -14,6 +14,7 @@ pub(super) fn value(explanation: &Explanation<'_>) -> Value {
     let (outcome, decided) = match &explanation.course {
         Course::LeftAlone => ("left_alone", None),
         Course::PassedThrough => ("passed_through", None),
+        Course::Unparented => ("no_parent", None),
         Course::Decided(decided) if decided.sampled => ("sampled", Some(decided)),
         Course::Decided(decided) => ("not_sampled", Some(decided)),
     };
@@ -27,7 +28,7 @@ pub(super) fn value(explanation: &Explanation<'_>) -> Value {
             "method": request.method,
             "path": request.path,
             "host": request.host,
-            "direction": explanation.direction.name(),
+            "direction": explanation.place.name(),
         },
         "context": list(&explanation.formats, |(format, found)| {
             context(*format, found, explanation.taken == Some(*format))

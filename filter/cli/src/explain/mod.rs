@@ -3,6 +3,7 @@
 //! The decision and the headers are those of the filter's own code, run on one request. What
 //! stood behind them is asked of the same rules once more, condition by condition.
 
+mod attempt;
 mod end;
 mod json;
 mod options;
@@ -13,7 +14,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use meshweft_core::config::{Config, Direction, ParentPolicy, Rate, Rule, Trust};
+use meshweft_core::config::{Config, Direction, Mode, ParentPolicy, Rate, Rule, Trust};
 use meshweft_core::matching::Facts;
 use meshweft_core::model::{
     Exchange, Format, HeaderEdit, Headers, Local, SpanId, TraceId, UnixNanos,
@@ -54,7 +55,10 @@ pub(crate) fn explain(
         return usage("explain", &why, err);
     }
     let written = serde_json::from_slice(&written).unwrap_or_default();
-    let explanation = Explanation::new(config, &written, &options);
+    let explanation = match config.mode {
+        Mode::Upstream => Explanation::of_attempt(config, &options),
+        _ => Explanation::new(config, &written, &options),
+    };
     if options.json {
         writeln!(out, "{:#}", json::value(&explanation))?;
     } else {
@@ -67,8 +71,8 @@ pub(crate) fn explain(
 #[derive(Debug)]
 struct Explanation<'a> {
     request: &'a Request,
-    direction: Direction,
-    /// What each format of `propagation.extract` says.
+    place: Place,
+    /// What each format says that is looked for.
     formats: Vec<(Format, Result<Incoming, Malformed>)>,
     /// The one of them that is taken, for what `trust` says.
     taken: Option<Format>,
@@ -89,6 +93,24 @@ struct Explanation<'a> {
     warning: Option<&'static str>,
 }
 
+/// Where the filter sees the request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// Before the router, on this side of a workload.
+    Listener(Direction),
+    /// Behind it: each try at an upstream.
+    Upstream,
+}
+
+impl Place {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Listener(direction) => direction.name(),
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 /// What became of the request.
 #[derive(Debug)]
 enum Course {
@@ -96,6 +118,8 @@ enum Course {
     LeftAlone,
     /// There is no `export`.
     PassedThrough,
+    /// It is a try at an upstream without a recorded parent.
+    Unparented,
     Decided(Box<Decided>),
 }
 
@@ -178,7 +202,7 @@ impl<'a> Explanation<'a> {
         });
         Self {
             request,
-            direction: plugin.side().of(request),
+            place: Place::Listener(plugin.side().of(request)),
             taken: taken(&formats),
             formats,
             trust,

@@ -9,7 +9,7 @@ use meshweft_core::sampling::Threshold;
 
 use super::end::Fate;
 use super::tried::{Check, Fit, Tried};
-use super::{Change, Course, Decided, Explanation, RateOf};
+use super::{Change, Course, Decided, Explanation, Place, RateOf};
 
 /// Writes the whole explanation.
 pub(super) fn write(explanation: &Explanation<'_>, out: &mut impl Write) -> io::Result<()> {
@@ -18,8 +18,11 @@ pub(super) fn write(explanation: &Explanation<'_>, out: &mut impl Write) -> io::
         .host
         .as_ref()
         .map_or_else(|| "without a host".to_owned(), |host| format!("host {host}"));
-    let direction = explanation.direction.name();
-    writeln!(out, "{} {}, {host}, {direction}", request.method, request.path)?;
+    let place = match explanation.place {
+        Place::Listener(direction) => direction.name(),
+        Place::Upstream => "a try at an upstream",
+    };
+    writeln!(out, "{} {}, {host}, {place}", request.method, request.path)?;
     context(explanation, out)?;
     trust(explanation, out)?;
     if !explanation.rules.is_empty() {
@@ -32,6 +35,9 @@ pub(super) fn write(explanation: &Explanation<'_>, out: &mut impl Write) -> io::
             writeln!(out, "  none: another instance of the filter was there first")?
         }
         Course::PassedThrough => writeln!(out, "  none: without export nothing is begun")?,
+        Course::Unparented => {
+            writeln!(out, "  none: a try is recorded as the child of a span that is, and only so")?
+        }
         Course::Decided(decided) => decision(decided, out)?,
     }
     writeln!(out, "\nHeaders of the request")?;

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-use meshweft_core::config::Config;
+use meshweft_core::config::{Config, Mode};
 use meshweft_core::model::{Exchange, Local, MonoNanos, UnixNanos};
 use meshweft_core::plugin::Plugin;
 use meshweft_core::sampling::{Ending, KeepReason, Moment, Reason, Verdict, keep_reason};
@@ -45,6 +45,14 @@ pub(crate) fn simulate(
     };
     if config.export.is_none() {
         writeln!(err, "{}: without export nothing is recorded", file.display())?;
+        return Ok(INVALID);
+    }
+    if config.mode == Mode::Upstream {
+        let name = file.display();
+        writeln!(
+            err,
+            "{name}: with the mode upstream nothing is decided, so nothing is simulated"
+        )?;
         return Ok(INVALID);
     }
     let log = args.words.first().copied().unwrap_or_else(|| OsStr::new("-"));
