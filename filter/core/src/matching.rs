@@ -1,6 +1,8 @@
 //! What a configuration asks of a request: the facts that rules compare, each read when the first
 //! rule asks for it and at most once a request, since a property costs a hostcall.
 
+mod routes;
+
 use core::cell::{Cell, OnceCell};
 use core::fmt;
 use core::net::IpAddr;
@@ -9,7 +11,8 @@ use std::borrow::Cow;
 use crate::config::{
     Direction, Expression, Match, Mode, SourceMatcher, StringMatcher, Trust, TrustRule,
 };
-use crate::model::{Exchange, Headers, grpc_method, is_grpc};
+use crate::model::{Exchange, Headers, grpc_method, is_grpc, known_method};
+pub use routes::Routes;
 
 /// On which side of the workload the requests of an instance are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -252,27 +255,32 @@ impl<'a> Facts<'a> {
         matched.map(|rule| rule.trust).unwrap_or_default()
     }
 
-    /// What is called: the method, and of what: a gRPC method, a route that is named like a
-    /// template, or else the host. Few values, however many paths there are.
-    pub fn operation(&self) -> [&[u8]; 2] {
-        let named = || self.template().or_else(|| self.host());
+    /// What is called: the method, and of what: a gRPC method, the template of the path, or else
+    /// the host. Few values, however many paths there are.
+    pub fn operation<'s>(&'s self, routes: &'s Routes) -> [&'s [u8]; 2] {
+        let named = || self.template(routes).or_else(|| self.host());
         let what = if self.is_grpc() { self.path() } else { named() };
-        [self.method().unwrap_or_default(), what.unwrap_or_default()]
+        [self.named_method().as_bytes(), what.unwrap_or_default()]
     }
 
     /// The name that a span of the request has, as far as it is known when the request comes: the
-    /// gRPC method, the method with a route that is named like a template, or the method alone.
-    pub fn span_name(&self) -> String {
+    /// gRPC method, the method with the template of the path, or the method alone.
+    pub fn span_name(&self, routes: &Routes) -> String {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let rpc = self.path().filter(|_| self.is_grpc()).and_then(grpc_method);
         if let Some((service, method)) = rpc {
             return format!("{}/{}", text(service), text(method));
         }
-        let method = text(self.method().unwrap_or_default());
-        match self.template() {
-            Some(route) => format!("{method} {}", text(route)),
-            None => method,
+        let method = self.named_method();
+        match self.template(routes) {
+            Some(template) => format!("{method} {}", text(template)),
+            None => method.to_owned(),
         }
+    }
+
+    /// The method as it stands in a span's name.
+    fn named_method(&self) -> &'static str {
+        self.method().and_then(known_method).unwrap_or("HTTP")
     }
 
     /// The method; empty without one.
@@ -316,9 +324,10 @@ impl<'a> Facts<'a> {
         self.headers.get("content-type").is_some_and(is_grpc)
     }
 
-    /// The route, if it is named like a template of paths.
-    fn template(&self) -> Option<&[u8]> {
-        self.route().filter(|route| route.starts_with(b"/"))
+    /// The template of the path: of `routes`, or else the route if it is named like one.
+    fn template<'s>(&'s self, routes: &'s Routes) -> Option<&'s [u8]> {
+        let configured = self.path().and_then(|path| routes.find(path)).map(str::as_bytes);
+        configured.or_else(|| self.route().filter(|route| route.starts_with(b"/")))
     }
 
     /// Which side of the workload the request is on; a gateway's come in.
@@ -458,7 +467,7 @@ mod tests {
     use core::cell::RefCell;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Template};
 
     /// Properties by their names, and which were asked for.
     #[derive(Default)]
@@ -722,11 +731,17 @@ mod tests {
     #[test]
     fn operations_are_few() {
         let grpc = ("content-type", "application/grpc");
-        for (route, header, what, name) in [
-            ("", ("x-a", "1"), "shop", "POST"),
-            ("default", ("x-a", "1"), "shop", "POST"),
-            ("/orders/{id}", ("x-a", "1"), "/orders/{id}", "POST /orders/{id}"),
-            ("/orders/{id}", grpc, "/shop.Cart/Add", "shop.Cart/Add"),
+        let none = Routes::default();
+        let carts = Routes::new(&[Template::parse("/shop.Cart/{call}").unwrap()]);
+        let (call, orders) = ("/shop.Cart/{call}", "/orders/{id}");
+        for (routes, route, header, what, name, asks) in [
+            (&none, "", ("x-a", "1"), "shop", "POST", true),
+            (&none, "default", ("x-a", "1"), "shop", "POST", true),
+            (&none, orders, ("x-a", "1"), orders, "POST /orders/{id}", true),
+            (&none, orders, grpc, "/shop.Cart/Add", "shop.Cart/Add", false),
+            // Templates of the configuration come before Envoy's route, as they do in spans.
+            (&carts, orders, ("x-a", "1"), call, "POST /shop.Cart/{call}", false),
+            (&carts, orders, grpc, "/shop.Cart/Add", "shop.Cart/Add", false),
         ] {
             let route = [(ROUTE, route.as_bytes())];
             let host = Host { properties: &route, ..Host::default() };
@@ -734,13 +749,18 @@ mod tests {
                 [(":method", "POST"), (":path", "/shop.Cart/Add?x"), (":authority", "Shop:80")];
             let headers: Headers = pairs.into_iter().chain([header]).collect();
             let facts = Facts::new(&headers, &host, Side::OfListener);
-            assert_eq!(facts.operation(), [b"POST", what.as_bytes()]);
-            assert_eq!(facts.span_name(), name);
-            let asked = if header == grpc { &[][..] } else { &[ROUTE] };
-            assert_eq!(host.asked.take(), asked);
+            assert_eq!(facts.operation(routes), [b"POST", what.as_bytes()]);
+            assert_eq!(facts.span_name(routes), name);
+            assert_eq!(host.asked.take().len(), usize::from(asks), "{name}");
         }
-        let none = Headers::default();
-        assert_eq!(Facts::new(&none, &Host::default(), Side::OfListener).operation(), [b"", b""]);
+        // What clients make up is one method, as in spans; so is none at all.
+        let made_up: Headers = [(":method", "BREW"), (":path", "/")].into_iter().collect();
+        for headers in [Headers::default(), made_up] {
+            let host = Host::default();
+            let facts = Facts::new(&headers, &host, Side::OfListener);
+            assert_eq!(facts.operation(&none), [&b"HTTP"[..], b""]);
+            assert_eq!(facts.span_name(&none), "HTTP");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One configured instance on one worker: what its requests share, and its way out.
 
 use core::time::Duration;
+use std::rc::Rc;
 
 use rand::{Rng, RngExt};
 
@@ -92,6 +93,7 @@ impl Plugin {
         let joins =
             config.export.is_some() && side != Side::Gateway && config.mode != Mode::Upstream;
         let service = resource.service_name().to_owned();
+        let describer = Describer::new(&config.spans);
         Self {
             side,
             correlation: joins.then(|| Correlation::new(&config.correlation)).flatten(),
@@ -100,10 +102,10 @@ impl Plugin {
             phase: Phase::Serving,
             native_tracer_seen: false,
             relay: propagate.map(Relay::new),
-            describer: Describer::new(&config.spans),
+            sampler: Sampler::new(&config.sampling, &service, Rc::clone(describer.routes())),
+            describer,
             open: OpenStreams::default(),
             tries: Tries::default(),
-            sampler: Sampler::new(&config.sampling, &service),
             service,
             metrics: Metrics::new(rule_metrics(&config)),
             config,

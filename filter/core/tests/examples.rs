@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says where it broke")]
 
 use core::time::Duration;
+use std::rc::Rc;
 
 use meshweft_core::config::{
     AccessLogField, Compression, Config, Infer, KeepBaggage, Propagate, Protocol, ResponseHeader,
@@ -100,7 +101,7 @@ fn decided(
     let pairs = [(":method", method), (":path", path), (":authority", authority), header];
     let headers: Headers = pairs.into_iter().collect();
     let facts = Facts::new(&headers, &Peer(&[]), Side::new(config.mode, false));
-    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let mut sampler = Sampler::new(&config.sampling, "shop", Rc::default());
     let Decision { verdict, reason, .. } =
         sampler.decide(&facts, Origin::new(id(share), parent, None), &Local::default());
     let reason = match reason {
@@ -215,7 +216,7 @@ fn cel() {
     };
     config.compile(&mut compiler).unwrap();
     assert_eq!(compiled.len(), 2);
-    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let mut sampler = Sampler::new(&config.sampling, "shop", Rc::default());
     for (method, path, rule) in
         [("POST", "/api/a", Some(0)), ("GET", "/api/a", Some(1)), ("GET", "/a", None)]
     {
@@ -231,7 +232,7 @@ fn cel() {
 fn limits() {
     let config = config(LIMITS);
     let shared = Local::default();
-    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let mut sampler = Sampler::new(&config.sampling, "shop", Rc::default());
     let mut of = |request| of_a_hundred(&config, &mut sampler, request, &shared);
     assert_eq!(of("GET shop/search"), 5);
     // The limit over all is what the searches left of 50: a burst is a little less than a second's.
@@ -246,7 +247,7 @@ fn limits() {
 fn adaptive() {
     let config = config(ADAPTIVE);
     let shared = Local::default();
-    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let mut sampler = Sampler::new(&config.sampling, "shop", Rc::default());
     // A hundred a second, on one worker: a fifth of it is the target, and the first of each
     // operation is there besides.
     for second in 1..=30 {
@@ -285,7 +286,7 @@ fn remote() {
         ],
     );
     let shared = Local::default();
-    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let mut sampler = Sampler::new(&config.sampling, "shop", Rc::default());
     let poll = sampler.poll(MonoNanos(1), &shared).unwrap();
     assert_eq!(poll.cluster, "jaeger-collector");
     let path = (":path".to_owned(), "/sampling?service=shop".to_owned());
@@ -314,7 +315,7 @@ fn incident() {
     let end = 1_909_159_200_000_000_000;
     let config = config(INCIDENT);
     for (wall, expired) in [(end - 1, &[][..]), (end, &["incident"])] {
-        let mut sampler = Sampler::new(&config.sampling, "shop");
+        let mut sampler = Sampler::new(&config.sampling, "shop", Rc::default());
         sampler.on_tick(MonoNanos::default(), UnixNanos(wall), &Local::default());
         assert_eq!(sampler.expired().collect::<Vec<_>>(), expired, "{wall}");
     }
@@ -341,7 +342,7 @@ fn kept(config: &Config, path: &str, grpc: bool, ended: &[(&str, i64)]) -> Optio
     let headers: Headers = pairs.into_iter().collect();
     let (side, ended) = (Side::new(config.mode, false), Ended(ended));
     let facts = Facts::new(&headers, &ended, side);
-    let mut sampler = Sampler::new(&config.sampling, "shop");
+    let mut sampler = Sampler::new(&config.sampling, "shop", Rc::default());
     let origin = Origin::new(id(0.03), None, None);
     let decision = sampler.decide(&facts, origin, &Local::default());
     assert_eq!(decision.verdict, Verdict::Drop);

@@ -11,9 +11,10 @@ mod remote;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use adaptive::Adaptive;
-use floor::{Floor, operation};
+use floor::{Floor, Operation, operation};
 use index::Index;
 pub use keep::{Ending, KeepReason, Kept, Moment, reason as keep_reason};
 use limit::Limit;
@@ -24,7 +25,7 @@ pub use remote::{MAX_ANSWER, Poll};
 use remote::{Remote, Strategy};
 
 use crate::config::{self, Keep, ParentPolicy, Rate, Rule, Sampling};
-use crate::matching::Facts;
+use crate::matching::{Facts, Routes};
 use crate::model::{MonoNanos, Shared, TraceId, UnixNanos};
 use crate::propagation::ParentDecision;
 
@@ -150,15 +151,18 @@ pub struct Sampler {
     targets: BTreeMap<Option<usize>, Target>,
     /// In place of the configuration's rate, too.
     remote: Option<Remote>,
+    /// By which operations are named.
+    routes: Rc<Routes>,
     /// The time of the last tick, by both clocks.
     wall: UnixNanos,
     tick: MonoNanos,
 }
 
 impl Sampler {
-    /// A sampler that decides as `sampling` says, for the spans of `service`.
+    /// A sampler that decides as `sampling` says, for the spans of `service`, whose operations are
+    /// named by `routes`.
     #[must_use]
-    pub fn new(sampling: &Sampling, service: &str) -> Self {
+    pub fn new(sampling: &Sampling, service: &str, routes: Rc<Routes>) -> Self {
         let matches = sampling.rules.iter().map(|rule| &rule.matches);
         let index = Index::new(matches);
         let rules = sampling.rules.iter().enumerate();
@@ -178,6 +182,7 @@ impl Sampler {
             limits: limits.collect(),
             targets: target.map(|target| (None, target)).into_iter().chain(targets).collect(),
             remote: sampling.remote.as_ref().map(|remote| Remote::new(remote, service)),
+            routes,
             wall: UnixNanos::default(),
             tick: MonoNanos::default(),
         }
@@ -271,8 +276,10 @@ impl Sampler {
         Some(match &remote.strategy {
             Strategy::Share(rate) => by_rate(*rate),
             Strategy::PerOperation { rates, default, .. } => {
-                let decision = by_rate(*rates.get(&facts.span_name()).unwrap_or(default));
-                floored(decision, remote.floor.as_mut(), None, facts, self.tick, shared)
+                let decision =
+                    by_rate(*rates.get(&facts.span_name(&self.routes)).unwrap_or(default));
+                let operation = || operation(facts.operation(&self.routes));
+                floored(decision, remote.floor.as_mut(), None, operation, self.tick, shared)
             }
             Strategy::PerSecond(_) => {
                 let limit = remote.limit.as_mut();
@@ -298,7 +305,8 @@ impl Sampler {
             return by_rate(self.sampling.rate, Reason::Default, rule, origin);
         };
         let decision = by_rate(target.next(), Reason::Adaptive, rule, origin);
-        floored(decision, target.floor.as_mut(), whose, facts, self.tick, shared)
+        let operation = || operation(facts.operation(&self.routes));
+        floored(decision, target.floor.as_mut(), whose, operation, self.tick, shared)
     }
 
     /// What limits leave of a decision: the rule's first, then the one over all.
@@ -346,12 +354,12 @@ fn floored(
     decision: Decision,
     floor: Option<&mut Floor>,
     whose: Option<usize>,
-    facts: &Facts<'_>,
+    operation: impl FnOnce() -> Operation,
     tick: MonoNanos,
     shared: &dyn Shared,
 ) -> Decision {
     let Some(floor) = floor else { return decision };
-    let operation = operation(facts.operation());
+    let operation = operation();
     if decision.verdict == Verdict::RecordAndSample {
         floor.recorded(operation, tick);
         decision
@@ -383,7 +391,7 @@ mod tests {
     use rand::rngs::SmallRng;
 
     use super::*;
-    use crate::config::{Config, Direction};
+    use crate::config::{Config, Direction, Template};
     use crate::matching::Side;
     use crate::model::{Exchange, Headers, Local};
 
@@ -418,7 +426,8 @@ mod tests {
 
     fn sampler(json: &str) -> Sampler {
         let json = format!(r#"{{"sampling": {json}}}"#);
-        Sampler::new(&Config::parse(json.as_bytes(), &|_| None).unwrap().sampling, "shop")
+        let config = Config::parse(json.as_bytes(), &|_| None).unwrap();
+        Sampler::new(&config.sampling, "shop", Rc::default())
     }
 
     fn get(path: &str) -> Headers {
@@ -779,6 +788,35 @@ mod tests {
             let decision = sampler.decide(&facts, origin(None, id), &shared);
             let threshold = kept(verdict, reason, rate).filter(|_| reason == Reason::Remote);
             assert_eq!(decision, Decision { verdict, reason, rule: None, threshold });
+        }
+    }
+
+    /// Rates and floors are of operations as spans name them, by `spans.routes` before the host.
+    #[test]
+    fn operations_are_told_apart_by_templates() {
+        let shared = Local::default();
+        let routes = Rc::new(Routes::new(&[Template::parse("/orders/{id}").unwrap()]));
+        let sampler = |json: &str| Sampler { routes: Rc::clone(&routes), ..sampler(json) };
+        let mut remote = sampler(r#"{"remote": {"cluster": "jaeger"}}"#);
+        told(
+            &mut remote,
+            r#"{"operationSampling": {"defaultSamplingProbability": 0, "perOperationStrategies": [
+                {"operation": "GET /orders/{id}", "probabilisticSampling": {"samplingRate": 1}}]}}"#,
+            &shared,
+        );
+        let mut floor =
+            sampler(r#"{"rate": 0, "adaptive": {"target_per_second": 1, "floor_per_minute": 1}}"#);
+        for (path, rated, lifted) in [
+            ("/orders/7", YES, YES),
+            // The same operation: its trace of this minute is there.
+            ("/orders/8?a=b", YES, NO),
+            ("/orders", NO, YES),
+        ] {
+            let headers = get(path);
+            let facts = Facts::new(&headers, &NoRoute, Side::Always(Direction::Inbound));
+            let origin = origin(None, low());
+            assert_eq!(remote.decide(&facts, origin, &shared).verdict, rated, "{path}");
+            assert_eq!(floor.decide(&facts, origin, &shared).verdict, lifted, "{path}");
         }
     }
 

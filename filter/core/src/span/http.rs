@@ -1,22 +1,20 @@
 //! From an exchange to its span (OpenTelemetry semantic conventions for HTTP and RPC).
 
+use std::rc::Rc;
+
 use super::attempt::AttemptEnding;
 use super::attributes::Attributes;
 use super::authority::Authority;
 use super::custom;
 use super::ending::{Ending, Facts, Part};
-use super::routes::Routes;
 use super::texts::{Texts, cut};
 use super::urls::Urls;
 use super::{Link, Span, SpanKind, Status};
 use crate::config::{Fact, SpanAttribute, Spans};
 use crate::correlation::How;
-use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc};
+use crate::matching::Routes;
+use crate::model::{Exchange, Headers, SpanId, UnixNanos, grpc_method, is_grpc, known_method};
 use crate::propagation::SpanContext;
-
-/// Methods that the conventions know; any other is `_OTHER` (RFC 9110 and PATCH of RFC 5789).
-const METHODS: [&str; 9] =
-    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 
 /// gRPC's status for a method that the server does not have.
 const UNIMPLEMENTED: i64 = 12;
@@ -58,7 +56,7 @@ pub struct Correlated {
 /// What makes a span of an exchange, as the configuration says.
 #[derive(Clone, Debug)]
 pub struct Describer {
-    routes: Routes,
+    routes: Rc<Routes>,
     urls: Urls,
     texts: Texts,
     attributes: Vec<SpanAttribute>,
@@ -95,7 +93,7 @@ impl<'a> Request<'a> {
     }
 
     fn method_is_known(&self) -> bool {
-        METHODS.contains(&self.method)
+        known_method(self.method.as_bytes()).is_some()
     }
 
     /// Service and method of a gRPC request.
@@ -110,13 +108,19 @@ impl Describer {
     #[must_use]
     pub fn new(config: &Spans) -> Self {
         Self {
-            routes: Routes::new(&config.routes),
+            routes: Rc::new(Routes::new(&config.routes)),
             urls: Urls::new(config),
             texts: Texts::new(config.redact.clone(), config.max_value_length),
             attributes: config.attributes.clone(),
             facts: config.facts.clone(),
             max_value_length: config.max_value_length,
         }
+    }
+
+    /// The templates of paths that name spans.
+    #[must_use]
+    pub const fn routes(&self) -> &Rc<Routes> {
+        &self.routes
     }
 
     /// The span of an exchange that has ended; `first_byte` is when the headers of its response
@@ -163,7 +167,7 @@ impl Describer {
         // A route that is named like a path is a template; other names are Envoy's affair, and so
         // is one beside a template of the configuration.
         let route = ending.route.as_deref();
-        let configured = request.path.and_then(|path| self.routes.find(path));
+        let configured = request.path.and_then(|path| self.routes.find(path.as_bytes()));
         let template = configured.or_else(|| route.filter(|name| name.starts_with('/')));
 
         let mut out = Attributes::new(&self.texts);

@@ -14,7 +14,6 @@ mod http;
 mod open;
 mod outcome;
 mod resource;
-mod routes;
 mod texts;
 mod urls;
 
