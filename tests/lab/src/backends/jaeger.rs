@@ -1,7 +1,9 @@
 //! Jaeger 2 with its spans in memory, read back through its query interfaces.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use serde_json::{Value, json};
@@ -9,6 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use super::otlp::{Whole, spans};
 use super::{Backend, GLANCE, PATIENCE, Port, program};
+
+/// The file of its sampling strategies, in its own folder.
+const STRATEGIES: &str = "strategies.json";
 
 /// How many traces it keeps.
 const MAX_TRACES: usize = 10_000;
@@ -21,6 +26,7 @@ pub struct Jaeger {
     grpc: Port,
     query: Port,
     _query_grpc: Port,
+    sampling: Port,
 }
 
 /// A span as Jaeger's own page gets it.
@@ -42,8 +48,8 @@ impl Jaeger {
     /// # Panics
     /// If it does not come up; the message has its log.
     pub async fn start() -> Self {
-        let (http, grpc, health, query, query_grpc) =
-            (Port::any(), Port::any(), Port::any(), Port::any(), Port::any());
+        let (http, grpc, health, query, query_grpc, sampling) =
+            (Port::any(), Port::any(), Port::any(), Port::any(), Port::any(), Port::any());
         let config = json!({
             "extensions": {
                 "healthcheckv2": {"use_v2": true, "http": {"endpoint": health.text()}},
@@ -53,6 +59,10 @@ impl Jaeger {
                     "http": {"endpoint": query.text()},
                     "grpc": {"endpoint": query_grpc.text()},
                 },
+                "remote_sampling": {
+                    "file": {"path": STRATEGIES, "reload_interval": "100ms"},
+                    "http": {"endpoint": sampling.text()},
+                },
             },
             "receivers": {"otlp": {"protocols": {
                 "http": {"endpoint": http.text()},
@@ -60,7 +70,7 @@ impl Jaeger {
             }}},
             "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
             "service": {
-                "extensions": ["jaeger_storage", "jaeger_query", "healthcheckv2"],
+                "extensions": ["jaeger_storage", "jaeger_query", "remote_sampling", "healthcheckv2"],
                 "telemetry": {"metrics": {"level": "none"}},
                 "pipelines": {"traces": {
                     "receivers": ["otlp"],
@@ -69,8 +79,10 @@ impl Jaeger {
             },
         });
         let program = program("MESHWEFT_JAEGER");
-        let backend = Backend::configured(&program, &config, (&health, "/status")).await;
-        Self { backend, http, grpc, query, _query_grpc: query_grpc }
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        write_strategies(dir.path(), &json!({}));
+        let backend = Backend::in_folder(dir, &program, &config, (&health, "/status")).await;
+        Self { backend, http, grpc, query, _query_grpc: query_grpc, sampling }
     }
 
     /// Where it takes OTLP/HTTP.
@@ -83,6 +95,17 @@ impl Jaeger {
     #[must_use]
     pub const fn grpc(&self) -> SocketAddr {
         self.grpc.address
+    }
+
+    /// Where it tells of sampling strategies.
+    #[must_use]
+    pub const fn sampling(&self) -> SocketAddr {
+        self.sampling.address
+    }
+
+    /// What it tells of sampling strategies from some moments on, as its file has them.
+    pub fn strategies(&self, strategies: &Value) {
+        write_strategies(self.backend.process.dir(), strategies);
     }
 
     /// The services that it knows.
@@ -181,6 +204,13 @@ impl Jaeger {
     pub async fn stop(self) {
         self.backend.stop().await;
     }
+}
+
+/// In one piece, since it reads the file when it likes.
+fn write_strategies(dir: &Path, strategies: &Value) {
+    let new = dir.join("strategies.new");
+    fs::write(&new, strategies.to_string()).expect("the strategies are written");
+    fs::rename(&new, dir.join(STRATEGIES)).expect("the strategies are laid there");
 }
 
 fn texts(array: &Value, text: impl Fn(&Value) -> Option<String>) -> Vec<String> {

@@ -18,6 +18,7 @@ pub mod jaeger;
 pub mod otelcol;
 pub mod otlp;
 pub mod relay;
+pub mod shop;
 pub mod zipkin;
 
 /// The program of a backend, named by an environment variable.
@@ -59,6 +60,16 @@ impl Backend {
     /// Starts a program of the OpenTelemetry Collector's family with this configuration.
     async fn configured(program: &Path, config: &Value, health: (&Port, &str)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
+        Self::in_folder(dir, program, config, health).await
+    }
+
+    /// The same in a folder with files that it needs.
+    async fn in_folder(
+        dir: TempDir,
+        program: &Path,
+        config: &Value,
+        health: (&Port, &str),
+    ) -> Self {
         let file = dir.path().join("config.json");
         fs::write(&file, config.to_string()).expect("the configuration is written");
         let mut command = Command::new(program);

@@ -59,6 +59,12 @@ fn value<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a Value> {
     found.value.as_ref()?.value.as_ref()
 }
 
+/// An id as text.
+#[must_use]
+pub fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// All spans, by trace and span id.
 #[must_use]
 pub fn spans(exports: Vec<ExportTraceServiceRequest>) -> Vec<Whole> {
@@ -78,6 +84,12 @@ pub fn spans(exports: Vec<ExportTraceServiceRequest>) -> Vec<Whole> {
         (&a.span.trace_id, &a.span.span_id).cmp(&(&b.span.trace_id, &b.span.span_id))
     });
     all
+}
+
+/// As a backend tells it that keeps no schema URLs.
+#[must_use]
+pub fn without_schema(span: Whole) -> Whole {
+    Whole { schema_urls: Default::default(), ..span }
 }
 
 /// How often each shape of a trace occurs. A shape is every span's label with its children in

@@ -4,149 +4,43 @@
     clippy::expect_used,
     clippy::panic,
     clippy::arithmetic_side_effects,
-    reason = "a test says where it broke"
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::indexing_slicing,
+    reason = "a test says where it broke; counts are far below 2^52"
 )]
 
+mod sampling;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use bytes::Bytes;
-use meshweft_lab::app::Call;
 use meshweft_lab::backends::browser::Browser;
 use meshweft_lab::backends::jaeger::{Jaeger, Shown};
 use meshweft_lab::backends::otelcol::OtelCollector;
-use meshweft_lab::backends::otlp::{Whole, shapes};
+use meshweft_lab::backends::otlp::{Whole, hex, shapes, without_schema};
 use meshweft_lab::backends::relay::Relay;
+use meshweft_lab::backends::shop::{GRPC, HTTP, JSON, SHAPE, Shop, Way, ZIPKIN, delivered};
 use meshweft_lab::backends::zipkin::Zipkin;
 use meshweft_lab::client::{Client, Version};
 use meshweft_lab::collector::Span;
-use meshweft_lab::config::{cluster, cluster_h2, route};
 use meshweft_lab::envoy::adds_up;
-use meshweft_lab::load::flood;
-use meshweft_lab::mesh::{Options, Workload, exporting};
+use meshweft_lab::mesh::{Options, Workload};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use serde_json::{Value, json};
-
-/// The cluster of the relay before a backend.
-const BACKEND: &str = "backend";
 
 const CONNECTIONS: usize = 8;
 const PER_CONNECTION: usize = 250;
 /// The requests of a flood.
 const REQUESTS: usize = CONNECTIONS * PER_CONNECTION;
-/// What a request to the shop leaves: web's span, and two calls with a span on either side.
-const SPANS_OF_WEB: usize = 3;
-const SPANS_OF_STOCK: usize = 2;
-const SPANS_OF_TRACE: usize = SPANS_OF_WEB + SPANS_OF_STOCK;
 /// All spans of a flood: 10,000.
-const SPANS: usize = REQUESTS * SPANS_OF_TRACE;
+const SPANS: usize = REQUESTS * (Shop::SPANS_OF_WEB + Shop::SPANS_OF_STOCK);
 
-/// A trace of the shop, as [`shapes`] writes it.
-const SHAPE: &str = "web SERVER GET [\
-    web CLIENT GET [stock SERVER GET], \
-    web CLIENT GET error [stock SERVER GET error]]";
-
-/// A protocol of the filter, and the version of HTTP that it needs.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    protocol: &'static str,
-    version: Version,
-}
-
-const HTTP: Way = Way { protocol: "otlp/http", version: Version::H1 };
-const JSON: Way = Way { protocol: "otlp/http+json", version: Version::H1 };
-const GRPC: Way = Way { protocol: "otlp/grpc", version: Version::H2 };
-const ZIPKIN: Way = Way { protocol: "zipkin", version: Version::H1 };
-
-/// A relay before that port of a backend which takes the protocol.
-async fn relay(way: Way, http: SocketAddr, grpc: SocketAddr) -> Relay {
-    Relay::speaking(way.version, if way.version == Version::H2 { grpc } else { http }).await
-}
-
-/// A workload of this name that exports to `backend`.
-async fn workload(
-    name: &str,
-    way: Way,
-    backend: SocketAddr,
-    more: Value,
-    options: Options,
-) -> Workload {
-    let mut config = exporting(json!({
-        "service": {"name": name, "namespace": "shop"},
-        "export": {"cluster": BACKEND, "protocol": way.protocol, "compression": "gzip"},
-    }));
-    for (key, value) in more.as_object().into_iter().flatten() {
-        config["export"][key] = value.clone();
-    }
-    let mut options = options;
-    options.clusters.push(match way.version {
-        Version::H1 => cluster(BACKEND, backend),
-        Version::H2 => cluster_h2(BACKEND, backend),
-    });
-    Workload::with(&config, options).await
-}
-
-/// Waits until a workload has delivered this many spans, and none is anywhere else.
-async fn delivered(lab: &Workload, spans: usize) {
-    let spans = i64::try_from(spans).expect("few");
-    let metrics = lab
-        .envoy
-        .metrics_until(|metrics| {
-            let of = |name: &str| metrics.get(name).copied().unwrap_or(0);
-            of("exported") >= spans && of("queue_spans") == 0 && adds_up(metrics)
-        })
-        .await;
-    assert_eq!((metrics["sampled"], metrics["exported"]), (spans, spans));
-}
-
-/// Two workloads: `web` calls `stock` twice for every request, and the second call fails.
-struct Shop {
-    web: Workload,
-    stock: Workload,
-}
-
-impl Shop {
-    async fn open(way: Way, backend: SocketAddr) -> Self {
-        let stock = workload("stock", way, backend, json!({}), Options::default()).await;
-        let options = Options {
-            routes: vec![route("/stock", "stock")],
-            clusters: vec![cluster("stock", stock.envoy.listener("inbound"))],
-            ..Options::default()
-        };
-        let web = workload("web", way, backend, json!({}), options).await;
-        for path in ["/stock/7", "/stock/status/503"] {
-            web.app.call(Call {
-                on: "/shop".to_owned(),
-                to: web.envoy.listener("outbound"),
-                host: "stock".to_owned(),
-                path: path.to_owned(),
-            });
-        }
-        Self { web, stock }
-    }
-
-    /// What the applications saw came from spans that are there.
-    fn every_parent_is_in(&self, written: &[Whole]) {
-        let written: BTreeSet<_> = written.iter().map(|span| hex(&span.span.span_id)).collect();
-        for seen in self.web.app.seen().iter().chain(&self.stock.app.seen()) {
-            let parent = seen.one("traceparent").split('-').nth(2).unwrap_or_default().to_owned();
-            assert!(written.contains(&parent), "{parent} is not a span's id");
-        }
-    }
-
-    /// Sends all requests of a flood and waits until their spans are delivered.
-    async fn flood(&self) {
-        let to = self.web.envoy.listener("inbound");
-        let failures = flood(Version::H1, to, "/shop", CONNECTIONS, PER_CONNECTION).await;
-        assert_eq!(failures, Vec::<String>::new());
-        delivered(&self.web, REQUESTS * SPANS_OF_WEB).await;
-        delivered(&self.stock, REQUESTS * SPANS_OF_STOCK).await;
-    }
-
-    async fn close(self) {
-        self.web.envoy.stop().await;
-        self.stock.envoy.stop().await;
-    }
+/// Sends all requests of a flood and waits until their spans are delivered.
+async fn flood(shop: &Shop) {
+    shop.flood("/shop", CONNECTIONS, PER_CONNECTION).await;
+    delivered(&shop.web, REQUESTS * Shop::SPANS_OF_WEB).await;
+    delivered(&shop.stock, REQUESTS * Shop::SPANS_OF_STOCK).await;
 }
 
 /// One request of every kind that leaves another kind of span, and a line for each.
@@ -189,10 +83,6 @@ fn labels(spans: &[Whole]) -> Vec<String> {
     labels
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The traces among `spans`, by id in hex.
 fn traces(spans: &[Whole]) -> BTreeMap<String, Vec<Whole>> {
     let mut traces: BTreeMap<String, Vec<Whole>> = BTreeMap::new();
@@ -202,18 +92,13 @@ fn traces(spans: &[Whole]) -> BTreeMap<String, Vec<Whole>> {
     traces
 }
 
-/// As Jaeger tells it: it keeps no schema URLs.
-fn as_jaeger(span: Whole) -> Whole {
-    Whole { schema_urls: Default::default(), ..span }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_collector_writes_every_kind_of_span_as_it_went_in() {
     let collector = OtelCollector::start().await;
     let mut before = 0;
     for way in [HTTP, JSON, GRPC] {
-        let relay = relay(way, collector.http(), collector.grpc()).await;
-        let lab = workload("kinds", way, relay.address(), json!({}), Options::default()).await;
+        let relay = way.relay(collector.http(), collector.grpc()).await;
+        let lab = way.workload("kinds", relay.address(), json!({}), Options::default()).await;
         let expected = every_kind(&lab).await;
         delivered(&lab, expected.len()).await;
         before += expected.len();
@@ -239,9 +124,9 @@ async fn the_collector_writes_every_kind_of_span_as_it_went_in() {
 /// A flood through `way`: what is written equals what went in.
 async fn the_collector_takes_a_flood(way: Way) {
     let collector = OtelCollector::start().await;
-    let relay = relay(way, collector.http(), collector.grpc()).await;
+    let relay = way.relay(collector.http(), collector.grpc()).await;
     let shop = Shop::open(way, relay.address()).await;
-    shop.flood().await;
+    flood(&shop).await;
     let written = collector.written(SPANS).await;
     assert_eq!(written.len(), SPANS);
     assert!(written == relay.taken(), "what is written differs from what went in");
@@ -272,7 +157,7 @@ async fn the_collector_writes_ten_thousand_spans_of_zipkin() {
     let collector = OtelCollector::start().await;
     let relay = Relay::before(collector.zipkin()).await;
     let shop = Shop::open(ZIPKIN, relay.address()).await;
-    shop.flood().await;
+    flood(&shop).await;
     let written = collector.written(SPANS).await;
     assert_eq!(written.len(), SPANS);
     assert_eq!(shapes(&written), BTreeMap::from([(SHAPE.to_owned(), REQUESTS)]));
@@ -328,14 +213,14 @@ async fn a_collector_that_wants_a_token_gets_it_or_the_spans_are_counted_as_refu
     for (way, refused, taken) in
         [(HTTP, "401", "200"), (JSON, "401", "200"), (GRPC, "200/16", "200/0")]
     {
-        let relay = relay(way, collector.http(), collector.grpc()).await;
+        let relay = way.relay(collector.http(), collector.grpc()).await;
         for (headers, status, counter) in [
             (json!({}), refused, "dropped_rejected"),
             (json!({"authorization": "Bearer wrong"}), refused, "dropped_rejected"),
             (json!({"authorization": "Bearer ${LAB_TOKEN}"}), taken, "exported"),
         ] {
-            let export = json!({"headers": headers});
-            let lab = workload("token", way, relay.address(), export, Options::default()).await;
+            let export = json!({"export": {"headers": headers}});
+            let lab = way.workload("token", relay.address(), export, Options::default()).await;
             let client = Client::new(Version::H1);
             let to = lab.envoy.listener("inbound");
             assert_eq!(client.get(to, "/a", &[]).await.expect("an answer").status, 200);
@@ -374,10 +259,10 @@ async fn a_collector_out_of_memory_is_asked_again_until_the_patience_ends() {
             }
         })
         .await;
-        let relay = relay(way, collector.http(), collector.grpc()).await;
+        let relay = way.relay(collector.http(), collector.grpc()).await;
         let retry = json!({"initial": "100ms", "max": "200ms", "max_elapsed": "1s"});
-        let export = json!({"retry": retry});
-        let lab = workload("patient", way, relay.address(), export, Options::default()).await;
+        let export = json!({"export": {"retry": retry}});
+        let lab = way.workload("patient", relay.address(), export, Options::default()).await;
         let to = lab.envoy.listener("inbound");
         assert_eq!(
             Client::new(Version::H1).get(to, "/a", &[]).await.expect("an answer").status,
@@ -405,14 +290,14 @@ async fn a_collector_out_of_memory_is_asked_again_until_the_patience_ends() {
 async fn jaeger_tells_every_kind_of_span_as_it_went_in() {
     for way in [HTTP, JSON, GRPC] {
         let jaeger = Jaeger::start().await;
-        let relay = relay(way, jaeger.http(), jaeger.grpc()).await;
-        let lab = workload("kinds", way, relay.address(), json!({}), Options::default()).await;
+        let relay = way.relay(jaeger.http(), jaeger.grpc()).await;
+        let lab = way.workload("kinds", relay.address(), json!({}), Options::default()).await;
         let expected = every_kind(&lab).await;
         delivered(&lab, expected.len()).await;
         let mut stored = Vec::new();
         for (trace_id, spans) in traces(&relay.taken()) {
             let trace = jaeger.trace(&trace_id, spans.len()).await;
-            assert_eq!(trace, spans.into_iter().map(as_jaeger).collect::<Vec<_>>());
+            assert_eq!(trace, spans.into_iter().map(without_schema).collect::<Vec<_>>());
             stored.extend(trace);
         }
         assert_eq!(labels(&stored), expected);
@@ -438,10 +323,10 @@ async fn jaeger_tells_ten_thousand_spans_of_grpc() {
 
 async fn jaeger_takes_a_flood(way: Way) {
     let jaeger = Jaeger::start().await;
-    let relay = relay(way, jaeger.http(), jaeger.grpc()).await;
+    let relay = way.relay(jaeger.http(), jaeger.grpc()).await;
     let shop = Shop::open(way, relay.address()).await;
-    shop.flood().await;
-    let taken: Vec<_> = relay.taken().into_iter().map(as_jaeger).collect();
+    flood(&shop).await;
+    let taken: Vec<_> = relay.taken().into_iter().map(without_schema).collect();
     let stored = jaeger.traces("web", SPANS).await;
     assert_eq!(stored.len(), SPANS);
     assert!(stored == taken, "what is stored differs from what went in");
@@ -493,7 +378,7 @@ async fn zipkin_tells_ten_thousand_spans_and_shows_a_trace_and_its_dependencies(
     let zipkin = Zipkin::start().await;
     let relay = Relay::before(zipkin.http()).await;
     let shop = Shop::open(ZIPKIN, relay.address()).await;
-    shop.flood().await;
+    flood(&shop).await;
     let told = relay.told();
     let mut stored = zipkin.traces(REQUESTS + 1, SPANS).await;
     assert_eq!((told.len(), stored.len()), (SPANS, SPANS));
