@@ -18,7 +18,7 @@
 //!
 //! A request with a gRPC content type gets a gRPC answer with `grpc-status` in the trailers: 14
 //! for a method named `Fail`, 12 for `Unknown`, else 0; for `Told` with the trailers of [`TOLD`]
-//! besides.
+//! besides. Methods of the service [`CHAT`] are streams: each message comes back as it comes.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -205,14 +205,22 @@ impl Behaviour {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, io::Error> {
         let (parts, body) = request.into_parts();
-        let _ = body.collect().await;
         let path = parts.uri.path().to_owned();
+        let stream = if path.starts_with(CHAT) {
+            Some(body)
+        } else {
+            let _ = body.collect().await;
+            None
+        };
         let headers = parts.headers.iter();
         lock(&self.shared.seen).push(Seen {
             method: parts.method.as_str().to_owned(),
             path: parts.uri.path_and_query().map_or("", |path| path.as_str()).to_owned(),
             headers: headers.map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect(),
         });
+        if let Some(stream) = stream {
+            return Ok(chat(&path, stream));
+        }
         let calls = Arc::clone(self).calls(path.clone(), parts.headers.clone());
         if path.contains("/background") {
             tokio::spawn(calls);
@@ -330,7 +338,30 @@ fn half() -> Body {
 /// Trailers of the gRPC method `Told`.
 pub const TOLD: [(&str, &str); 2] = [("x-region", "eu-1"), ("x-session-token", "5ecret-trailer")];
 
+/// Paths of the gRPC service whose methods are streams.
+pub const CHAT: &str = "/shop.Chat/";
+
 fn grpc(path: &str) -> Response<Body> {
+    let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 0]));
+    let frames = [Ok::<_, Infallible>(message), Ok(trailers(path))];
+    answer_grpc(StreamBody::new(tokio_stream::iter(frames)).map_err(infallible).boxed_unsync())
+}
+
+/// Sends back what comes until no more does.
+fn chat(path: &str, stream: Incoming) -> Response<Body> {
+    let trailers = trailers(path);
+    let frames = BodyStream::new(stream).map(|frame| frame.map_err(io::Error::other));
+    let frames = frames.filter(|frame| frame.as_ref().is_ok_and(Frame::is_data) || frame.is_err());
+    let frames = frames.chain(tokio_stream::iter([Ok(trailers)]));
+    answer_grpc(StreamBody::new(frames).boxed_unsync())
+}
+
+fn answer_grpc(body: Body) -> Response<Body> {
+    let response = Response::builder().header("content-type", "application/grpc");
+    response.body(body).unwrap_or_default()
+}
+
+fn trailers(path: &str) -> Frame<Bytes> {
     let status = match path.rsplit('/').next() {
         Some("Fail") => "14",
         Some("Unknown") => "12",
@@ -344,11 +375,7 @@ fn grpc(path: &str) -> Response<Body> {
     }
     let name = HeaderName::from_static("grpc-status");
     trailers.insert(name, HeaderValue::from_static(status));
-    let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 0]));
-    let frames = [Ok::<_, Infallible>(message), Ok(Frame::trailers(trailers))];
-    let body = StreamBody::new(tokio_stream::iter(frames)).map_err(infallible).boxed_unsync();
-    let response = Response::builder().header("content-type", "application/grpc");
-    response.body(body).unwrap_or_default()
+    Frame::trailers(trailers)
 }
 
 fn infallible(never: Infallible) -> io::Error {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use meshweft_lab::app::App;
 use meshweft_lab::client::{Client, Version};
@@ -17,8 +16,6 @@ use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::story::Story;
 use prost::Message;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 /// What is planted in requests and answers begins like this, and nothing else does.
 const SECRET: &str = "5ecret";
@@ -299,119 +296,6 @@ fn facts(span: &Span, names: &[&str]) -> String {
         .iter()
         .filter_map(|name| span.attributes.get(*name).map(|value| format!("{name}={value}")));
     facts.collect::<Vec<_>>().join(" ")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_goes_on_is_told_of_and_told_again() {
-    let spans = json!({"open_after": "1s", "facts": ["sizes", "timing"]});
-    let lab = Workload::start(&exporting(json!({"spans": spans}))).await;
-    let listener = lab.envoy.listener("inbound");
-    let mut stream = TcpStream::connect(listener).await.expect("a connection");
-    stream.write_all(b"GET /hang HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
-    let told = lab.collector.wait_for(1).await;
-    let [open] = &*told else { panic!("{told:#?}") };
-    assert_eq!(
-        facts(open, &["meshweft.stream", "http.request.method"]),
-        "meshweft.stream=open http.request.method=GET"
-    );
-    assert!(open.end - open.start >= 1_000_000_000 && !open.error, "{open:#?}");
-    assert_eq!(open.span_id, lab.app.last().one("traceparent")[36..52]);
-    drop(stream);
-    let told = lab.collector.wait_for(2).await;
-    let [_, finished] = &*told else { panic!("{told:#?}") };
-    assert_eq!(
-        facts(finished, &["meshweft.stream", "envoy.response_flags", "error.type"]),
-        "meshweft.stream=finished envoy.response_flags=DC error.type=downstream_remote_disconnect"
-    );
-    assert_eq!((finished.start, &finished.trace_id), (open.start, &open.trace_id));
-    assert!(finished.end > open.end);
-    assert_eq!(finished.links, [(open.trace_id.clone(), open.span_id.clone())]);
-    assert_eq!((&*finished.parent_id, &*open.parent_id), ("", ""));
-    // One that is brief is told of once.
-    Client::new(Version::H1).get(listener, "/", &[]).await.expect("an answer");
-    let spans = lab.collector.wait_for(3).await;
-    let brief = spans.last().expect("a span");
-    let of = |name: &str| brief.attribute(name).parse::<f64>().expect("a number");
-    assert_eq!(
-        facts(brief, &["meshweft.stream", "http.request.body.size", "http.response.body.size"]),
-        "http.request.body.size=0 http.response.body.size=3"
-    );
-    let millis = (brief.end - brief.start) as f64 / 1e6;
-    let first = of("envoy.time_to_first_byte_ms");
-    assert!(0.0 < of("envoy.backend_latency_ms"), "{brief:#?}");
-    assert!(of("envoy.backend_latency_ms") < first && first < millis + 1.0, "{brief:#?}");
-    lab.envoy.stop().await;
-}
-
-/// How long the connection stays open after each message.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// Answers an upgrade and then sends back what comes.
-async fn echo(listener: TcpListener) {
-    while let Ok((mut stream, _)) = listener.accept().await {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("a head"));
-        }
-        let answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
-            connection: upgrade\r\n\r\n";
-        stream.write_all(answer).await.expect("an answer");
-        let (mut from, mut to) = stream.split();
-        let _ = tokio::io::copy(&mut from, &mut to).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_is_a_span_as_long_as_its_connection() {
-    let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = server.local_addr().expect("an address");
-    tokio::spawn(echo(server));
-    let options = Options {
-        routes: vec![route("/socket", "socket")],
-        clusters: vec![cluster("socket", address)],
-        manager: json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}),
-        ..Options::default()
-    };
-    let config = exporting(json!({"spans": {"facts": ["sizes"]}}));
-    let lab = Workload::with(&config, options).await;
-    let to = lab.envoy.listener("inbound");
-    let mut stream = TcpStream::connect(to).await.expect("a connection");
-    let head = b"GET /socket HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\n\
-        connection: upgrade\r\n\r\n";
-    stream.write_all(head).await.expect("sent");
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
-        bytes.push(stream.read_u8().await.expect("an answer"));
-    }
-    assert!(bytes.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes));
-    for _ in 0..3 {
-        stream.write_all(b"hello").await.expect("sent");
-        let mut back = [0; 5];
-        stream.read_exact(&mut back).await.expect("an echo");
-        assert_eq!(&back, b"hello");
-        tokio::time::sleep(PAUSE).await;
-    }
-    drop(stream);
-    let spans = lab.settled(1).await;
-    let [span] = &*spans else { panic!("{spans:#?}") };
-    assert_eq!(
-        (
-            &*span.name,
-            span.error,
-            facts(
-                span,
-                &["http.response.status_code", "http.request.body.size", "http.response.body.size",]
-            )
-        ),
-        (
-            "GET",
-            false,
-            "http.response.status_code=101 http.request.body.size=15 http.response.body.size=15"
-                .to_owned()
-        )
-    );
-    assert!(u128::from(span.end - span.start) >= (PAUSE * 3).as_nanos(), "{span:#?}");
-    lab.envoy.stop().await;
 }
 
 /// The cluster's tries through the module too, with this configuration.

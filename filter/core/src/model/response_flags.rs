@@ -45,6 +45,9 @@ const MEANINGS: [&str; 30] = [
 /// A client that leaves (DC, DR) is not among them: long-lived streams end like that.
 const BROKEN: [&str; 8] = ["UT", "LR", "UR", "UC", "UPE", "SI", "UMSDR", "DT"];
 
+/// Flags of a client that left: that closed its connection, or reset its stream.
+const LEFT: [&str; 2] = ["DC", "DR"];
+
 /// Why the proxy answered itself, or how the stream broke.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ResponseFlags(u64);
@@ -98,6 +101,12 @@ impl ResponseFlags {
     #[must_use]
     pub fn broken_off(self) -> bool {
         self.names().any(|name| BROKEN.contains(&name))
+    }
+
+    /// Whether the client left before the end.
+    #[must_use]
+    pub fn client_left(self) -> bool {
+        self.names().any(|name| LEFT.contains(&name))
     }
 
     fn names(self) -> impl Iterator<Item = &'static str> {

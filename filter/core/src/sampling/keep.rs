@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use crate::config::{Direction, Keep};
 use crate::matching::Side;
 use crate::model::{Exchange, Headers, ResponseFlags, is_grpc};
-use crate::span::{Outcome, SpanKind};
+use crate::span::{Outcome, SpanKind, grpc_that_came};
 
 /// Why a request was kept that the head decision had dropped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -179,7 +179,10 @@ impl<'a> Ending<'a> {
             Moment::Headers { .. } | Moment::Trailers => {
                 number(self.exchange.response_header("grpc-status"))
             }
-            Moment::End { .. } => self.exchange.integer(&["response", "grpc_status"]),
+            Moment::End { .. } => {
+                let told = self.exchange.integer(&["response", "grpc_status"]);
+                grpc_that_came(told, || self.flags().client_left())
+            }
         };
         *self.grpc.get_or_init(|| self.is_grpc.then(ask).flatten())
     }
@@ -291,6 +294,7 @@ mod tests {
     const HTTP: [bool; 2] = [false, true];
     const BROKEN: [bool; 2] = [false, false];
     const RPC: [bool; 2] = [true, true];
+    const LEFT: [bool; 2] = [true, false];
 
     #[test]
     fn errors_by_the_side_of_the_call() {
@@ -311,6 +315,9 @@ mod tests {
             (RPC, &[(CODE, 200), (GRPC, 14)], kept, &[GRPC, CODE]),
             (RPC, &[(CODE, 200), (GRPC, 5)], None, &[GRPC, CODE, DIRECTION]),
             (RPC, &[(CODE, 200), (GRPC, 5), OUTBOUND], kept, &[GRPC, CODE, DIRECTION]),
+            // Of a stream that the client leaves (DR) Envoy tells UNKNOWN, which nobody sent.
+            (LEFT, &[(CODE, 200), (GRPC, 2), (FLAGS, 1 << 28)], None, &[GRPC, FLAGS, CODE]),
+            (LEFT, &[(CODE, 200), (GRPC, 2)], kept, &[GRPC, FLAGS, CODE]),
             // That of a request that is not gRPC means nothing.
             (HTTP, &[(CODE, 200), (GRPC, 2)], None, &[CODE]),
         ] {

@@ -1,7 +1,7 @@
 //! What the host tells of an exchange beside the headers of the request, read once each.
 
 use super::attempt::Attempted;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, grpc_that_came};
 use super::{SpanKind, Status};
 use crate::config::Fact;
 use crate::model::{Exchange, ResponseFlags, UnixNanos};
@@ -83,12 +83,13 @@ impl Ending {
         let integer = |path: &[&str]| exchange.integer(path);
         let start = integer(&["request", "time"]).map_or(0, i64::cast_unsigned);
         let duration = integer(&["request", "duration"]).unwrap_or(0).max(0).cast_unsigned();
+        let flags = integer(&["response", "flags"]).unwrap_or(0).cast_unsigned();
+        let flags = ResponseFlags::from_bits(flags);
+        let grpc = is_grpc.then(|| integer(&["response", "grpc_status"])).flatten();
         let outcome = Outcome {
             code: integer(&["response", "code"]).filter(|code| *code != 0),
-            grpc: is_grpc.then(|| integer(&["response", "grpc_status"])).flatten(),
-            flags: integer(&["response", "flags"]).map_or_else(ResponseFlags::default, |bits| {
-                ResponseFlags::from_bits(bits.cast_unsigned())
-            }),
+            grpc: grpc_that_came(grpc, || flags.client_left()),
+            flags,
             details: exchange.text(&["response", "code_details"]),
         };
         let client = match kind {

@@ -283,8 +283,10 @@ impl Describer {
     /// gRPC method that a server knew.
     fn name(&self, request: &Request<'_>, ending: &Ending, template: Option<&str>) -> String {
         let method = if request.method_is_known() { request.method } else { "HTTP" };
-        let known = ending.outcome.grpc.is_some_and(|grpc| grpc != UNIMPLEMENTED);
-        match (request.rpc().filter(|_| known && ending.is_from_upstream()), template) {
+        let outcome = &ending.outcome;
+        let answered = outcome.grpc.is_some_and(|grpc| grpc != UNIMPLEMENTED);
+        let known = outcome.was_left() || (answered && ending.is_from_upstream());
+        match (request.rpc().filter(|_| known), template) {
             (Some((service, method)), _) => {
                 cut(&format!("{service}/{method}"), self.max_value_length).to_owned()
             }

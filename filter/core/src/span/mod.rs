@@ -21,7 +21,7 @@ pub use attempt::{AttemptEnding, Tries};
 pub use ending::Part;
 pub use http::{Correlated, Describer, Subject};
 pub use open::{OpenStream, OpenStreams};
-pub(crate) use outcome::Outcome;
+pub(crate) use outcome::{Outcome, grpc_that_came};
 pub use resource::{Locality, Node, resource};
 
 /// The version of the semantic conventions that names and values follow.

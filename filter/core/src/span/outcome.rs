@@ -6,6 +6,15 @@ use crate::model::ResponseFlags;
 /// gRPC status codes that are the server's fault (conventions for RPC, gRPC, server span).
 const GRPC_SERVER_ERRORS: [i64; 6] = [2, 4, 12, 13, 14, 15];
 
+/// The gRPC status that Envoy makes of an HTTP status of 200 where none came.
+pub(crate) const GRPC_UNKNOWN: i64 = 2;
+
+/// The gRPC status that came, of what the host tells: where the client left there was none, which
+/// Envoy tells as UNKNOWN. So end streams that nobody ends otherwise, and they are no error.
+pub(crate) fn grpc_that_came(told: Option<i64>, client_left: impl FnOnce() -> bool) -> Option<i64> {
+    told.filter(|status| *status != GRPC_UNKNOWN || !client_left())
+}
+
 /// What is known of the end.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Outcome {
@@ -26,6 +35,11 @@ impl Outcome {
         (self.flags.broken_off() && code < 400)
             || is_http_error(kind, code)
             || self.grpc.is_some_and(|grpc| is_grpc_error(kind, grpc))
+    }
+
+    /// Whether the client left after an answer had begun.
+    pub(crate) fn was_left(&self) -> bool {
+        self.code == Some(200) && self.flags.client_left()
     }
 
     /// The span's status and, for an error, its `error.type`, of low cardinality.
@@ -103,6 +117,27 @@ mod tests {
         check(SpanKind::Server, &grpc(14), Some("14"));
         check(SpanKind::Client, &grpc(0), None);
         check(SpanKind::Client, &grpc(5), Some("5"));
+    }
+
+    /// What Envoy says of a stream that its client leaves is no status of a server.
+    #[test]
+    fn a_client_that_leaves_a_stream_makes_no_error() {
+        for (letters, told, expected) in [
+            ("DC", Some(2), None),
+            ("DR", Some(2), None),
+            ("", Some(2), Some(2)),
+            ("UC", Some(2), Some(2)),
+            ("DR", Some(14), Some(14)),
+            ("DR", None, None),
+        ] {
+            let flags = ResponseFlags::from_letters([letters]);
+            let grpc = grpc_that_came(told, || flags.client_left());
+            assert_eq!(grpc, expected, "{letters} {told:?}");
+            let outcome = Outcome { grpc, flags, ..http(200) };
+            for kind in [SpanKind::Client, SpanKind::Server] {
+                assert_eq!(outcome.is_error(kind), expected.is_some(), "{letters} {told:?}");
+            }
+        }
     }
 
     #[test]
