@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::envoy::Envoy;
 
 pub mod chart;
+pub mod encode;
 pub mod load;
 pub mod mode;
 pub mod process;

@@ -130,7 +130,15 @@ pub fn modes(quick: bool) -> Vec<Mode> {
     ]);
     // What a build may not have yet; the modes above go without correlation.
     let correlation = json!({"headers": ["x-request-id"]});
+    let one_rule = |matches: Value| json!({"sampling": {"rate": 0, "rules": [{"name": "one", "match": matches, "rate": 1}]}});
     for (name, share, more) in [
+        // The same condition by our own matcher and by Envoy's expressions.
+        ("meshweft 0 %, a header", 0.0, one_rule(json!({"headers": {"x-tenant": "initech"}}))),
+        (
+            "meshweft 0 %, a header by CEL",
+            0.0,
+            one_rule(json!({"cel": "request.headers['x-tenant'] == 'initech'"})),
+        ),
         ("meshweft 0 %, keep", 0.0, json!({"sampling": {"rate": 0, "keep": {"errors": true}}})),
         (
             "meshweft 0 %, correlation",

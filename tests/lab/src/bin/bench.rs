@@ -14,15 +14,16 @@ use meshweft_host_tests::Module;
 use meshweft_lab::bench::mode::modes;
 use meshweft_lab::bench::report::{About, Report};
 use meshweft_lab::bench::scale::SERIES;
-use meshweft_lab::bench::{Plan, chart, run};
+use meshweft_lab::bench::{Plan, chart, encode, run};
 use meshweft_lab::paths;
 use serde_json::{Value, json};
 
 const USAGE: &str =
-    "usage: bench [--quick | --scale] [--only TEXT[,TEXT]…] [--rounds N] [--out FOLDER]
+    "usage: bench [--quick | --scale | --encode] [--only TEXT[,TEXT]…] [--rounds N] [--out FOLDER]
 
   --quick       the modes of the main goals, under a minute
   --scale       how the cost grows with rules, headers and so on, in the emulated host
+  --encode      what it costs to encode a span, beside the native tracer's
   --only TEXT   beside the plain Envoy, only modes whose name contains one of these texts
   --rounds N    so many rounds
   --out FOLDER  where the figures and charts go (target/bench)";
@@ -31,6 +32,7 @@ const USAGE: &str =
 struct Arguments {
     quick: bool,
     scale: bool,
+    encode: bool,
     only: Option<String>,
     rounds: Option<usize>,
     out: PathBuf,
@@ -44,6 +46,10 @@ async fn main() -> ExitCode {
     };
     if arguments.scale {
         scale(&arguments.out);
+        return ExitCode::SUCCESS;
+    }
+    if arguments.encode {
+        print!("{}", encode::run(arguments.rounds.unwrap_or(40)).await.text());
         return ExitCode::SUCCESS;
     }
     let quick = arguments.quick;
@@ -90,6 +96,7 @@ fn arguments() -> Option<Arguments> {
     let mut arguments = Arguments {
         quick: false,
         scale: false,
+        encode: false,
         only: None,
         rounds: None,
         out: paths::workspace().join("target/bench"),
@@ -99,6 +106,7 @@ fn arguments() -> Option<Arguments> {
         match argument.as_str() {
             "--quick" => arguments.quick = true,
             "--scale" => arguments.scale = true,
+            "--encode" => arguments.encode = true,
             "--only" => arguments.only = Some(given.next()?),
             "--rounds" => arguments.rounds = Some(given.next()?.parse().ok().filter(|n| *n > 0)?),
             "--out" => arguments.out = given.next()?.into(),
