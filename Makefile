@@ -117,7 +117,7 @@ doctor: ## Says which programs are missing on this machine
 	@$(TOOLS)/doctor.sh
 
 .PHONY: ci
-ci: ## What CI runs: test, test-backends, fuzz, lint, deny
+ci: ## What CI runs: test, test-backends, test-istio, fuzz, lint, deny
 	@bash .ci/run
 
 .PHONY: clean
