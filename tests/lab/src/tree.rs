@@ -46,7 +46,7 @@ fn branch(out: &mut String, span: &Span, all: &[&Span], depth: usize) {
     let label = format!("{:indent$}{} {}", "", span.service(), span.kind, indent = depth * 2);
     let _ = writeln!(
         out,
-        "{label:<26}{:<5} {about:<40} {millis:>8.1} ms  {status:<4}{:<6} {}",
+        "{label:<26} {:<5} {about:<40} {millis:>8.1} ms  {status:<4}{:<6} {}",
         span.name,
         if span.error { "ERROR" } else { "" },
         span.attribute("meshweft.sampling.reason"),
