@@ -82,7 +82,9 @@ impl Root {
 
     /// Whether the host may forget it at once.
     pub(crate) fn on_done(&mut self) -> bool {
-        let done = self.shared(|shared| shared.plugin.on_shutdown(host::now())).unwrap_or(true);
+        let done = self
+            .shared(|Shared { plugin, .. }| plugin.on_shutdown(host::now(), &host::Proxy))
+            .unwrap_or(true);
         self.move_metrics();
         done
     }
@@ -175,8 +177,9 @@ impl Root {
     }
 
     fn outcome(&self, id: CallId, outcome: &Outcome<'_>) {
-        let complaint =
-            self.shared(|Shared { plugin, rng }| plugin.on_outcome(id, outcome, host::now(), rng));
+        let complaint = self.shared(|Shared { plugin, rng }| {
+            plugin.on_outcome(id, outcome, host::now(), &host::Proxy, rng)
+        });
         if let Some(complaint) = complaint.flatten() {
             host::log(LogLevel::Warn, &format!("meshweft: {complaint}"));
         }

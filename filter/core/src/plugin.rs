@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 use crate::config::{Config, Direction, Infer, Mode};
 use crate::correlation::Correlation;
 use crate::correlation::infer::{Inference, Method};
-use crate::export::{Answer, CallId, ExportCall, Exporter, Outcome};
+use crate::export::{self, Answer, CallId, ExportCall, Exporter, Outcome};
 use crate::matching::Side;
 use crate::model::{Exchange, Metric, MetricId, Metrics, MonoNanos, Shared, UnixNanos};
 use crate::sampling::{Poll, Relay, Sampler};
@@ -228,8 +228,13 @@ impl Plugin {
         }
         self.tell_open(now, wall);
         let Some(exporter) = &mut self.exporter else {
+            export::give_up_left(shared, now, &mut self.metrics);
             return Tick { done: self.finish(), ..Tick::default() };
         };
+        match self.phase {
+            Phase::Serving => exporter.take_over(shared, now, &mut self.metrics),
+            Phase::Draining { .. } | Phase::Done => exporter.wake(shared, now),
+        }
         let over = match self.phase {
             Phase::Draining { until } => exporter.is_idle() || now >= until,
             Phase::Serving | Phase::Done => false,
@@ -284,20 +289,24 @@ impl Plugin {
         id: CallId,
         outcome: &Outcome<'_>,
         now: MonoNanos,
+        shared: &dyn Shared,
         rng: &mut impl Rng,
     ) -> Option<String> {
-        self.exporter.as_mut()?.outcome(id, outcome, now, &mut self.metrics, rng)
+        let exporter = self.exporter.as_mut()?;
+        exporter.wake(shared, now);
+        exporter.outcome(id, outcome, now, &mut self.metrics, rng)
     }
 
     /// The configuration is on its way out. Whether the host may forget this instance at once;
     /// else ticks go on until one says that it is done: the queue is empty, or a span has had
-    /// the time that the configuration grants to retries.
-    pub fn on_shutdown(&mut self, now: MonoNanos) -> bool {
+    /// the time that the configuration grants to retries. Where no tick comes any more, others
+    /// take over what waits.
+    pub fn on_shutdown(&mut self, now: MonoNanos, shared: &dyn Shared) -> bool {
         if let Some(correlation) = &mut self.correlation {
             correlation.on_shutdown(&mut self.metrics);
         }
         let idle = self.exporter.as_mut().is_none_or(|exporter| {
-            exporter.drain();
+            exporter.drain(shared, now);
             exporter.is_idle()
         });
         let patience =

@@ -16,7 +16,7 @@ use meshweft_core::config::{
 };
 use meshweft_core::export::{Answer, CallId, ExportCall, Exporter, Outcome};
 use meshweft_core::model::{
-    Metric, MetricId, Metrics, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
+    Local, Metric, MetricId, Metrics, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
 };
 use meshweft_core::span::{Resource, Span, SpanKind, Status};
 use prost::Message;
@@ -471,7 +471,7 @@ fn a_reload_drains_at_once() {
     let mut story = Story::new(|config| config.batch.interval = Duration::from_secs(60));
     story.run(2_000, 10, |_| OK);
     assert_eq!(story.requests, []);
-    story.exporter.drain();
+    story.exporter.drain(&Local::default(), story.time());
     story.run(2 * TICK, 0, |_| OK);
     assert!(story.exporter.is_idle());
     assert_eq!(story.stored_once(), 200);
@@ -485,7 +485,7 @@ fn a_reload_drains_at_once() {
 fn a_reload_during_an_outage_drains_after_it() {
     let mut story = Story::new(|_| ());
     story.run(5_000, 10, |_| RESET);
-    story.exporter.drain();
+    story.exporter.drain(&Local::default(), story.time());
     story.run(5_000, 0, |_| RESET);
     assert!(!story.exporter.is_idle());
     story.settle();
@@ -497,7 +497,7 @@ fn what_is_abandoned_is_counted() {
     let mut story = Story::new(|_| ());
     story.run(5_000, 10, |_| Reply::NoAnswer { after: 60_000 });
     assert!(story.total(Metric::InFlightSpans) > 0);
-    story.exporter.drain();
+    story.exporter.drain(&Local::default(), story.time());
     story.exporter.abandon(&mut story.metrics);
     story.check();
     assert!(story.exporter.is_idle());

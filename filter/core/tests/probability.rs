@@ -85,7 +85,7 @@ impl Hop {
         self.now = self.now.after(Duration::from_secs(1));
         for call in self.plugin.on_tick(self.now, UnixNanos::default(), &self.shared).calls {
             let outcome = Outcome::Answered(Answer { status: 200, ..Answer::default() });
-            self.plugin.on_outcome(call.id, &outcome, self.now, &mut self.rng);
+            self.plugin.on_outcome(call.id, &outcome, self.now, &self.shared, &mut self.rng);
             let body = ExportTraceServiceRequest::decode(&*call.body).unwrap();
             let scopes = body.resource_spans.into_iter().flat_map(|spans| spans.scope_spans);
             spans.extend(scopes.flat_map(|scope| scope.spans));

@@ -123,7 +123,7 @@ impl Worker {
 
     fn answer(&mut self, call: &ExportCall, status: u16) {
         let outcome = Outcome::Answered(Answer { status, ..Answer::default() });
-        self.plugin.on_outcome(call.id, &outcome, self.now, &mut self.rng);
+        self.plugin.on_outcome(call.id, &outcome, self.now, &self.shared, &mut self.rng);
     }
 
     fn metrics(&mut self) -> BTreeMap<String, i64> {
@@ -159,7 +159,7 @@ fn the_forwarded_parent_id_is_the_exported_span_id() {
         assert!(contains(&call.body, &on_the_wire(&forwarded)), "{forwarded}");
         worker.answer(call, 200);
     }
-    assert!(worker.plugin.on_shutdown(worker.now));
+    assert!(worker.plugin.on_shutdown(worker.now, &worker.shared));
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn an_empty_configuration_touches_nothing_and_counts() {
             ("context_invalid_tracecontext", 1)
         ])
     );
-    assert!(worker.plugin.on_shutdown(worker.now));
+    assert!(worker.plugin.on_shutdown(worker.now, &worker.shared));
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn an_instance_without_export_leaves_no_mark_for_those_behind_it() {
 fn on_its_way_out_an_instance_waits_for_its_spans() {
     let mut worker = Worker::new(EXPORTING);
     worker.serve(&request(&[]));
-    assert!(!worker.plugin.on_shutdown(worker.now));
+    assert!(!worker.plugin.on_shutdown(worker.now, &worker.shared));
     let call = worker.tick().pop().unwrap();
     worker.answer(&call, 200);
     assert!(worker.plugin.on_tick(worker.now, worker.wall(), &worker.shared).done);
@@ -345,9 +345,15 @@ fn on_its_way_out_an_instance_waits_for_its_spans() {
 fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
     let mut worker = Worker::new(EXPORTING);
     worker.serve(&request(&[]));
-    assert!(!worker.plugin.on_shutdown(worker.now));
+    assert!(!worker.plugin.on_shutdown(worker.now, &worker.shared));
     let call = worker.tick().pop().unwrap();
-    worker.plugin.on_outcome(call.id, &Outcome::NotSent, worker.now, &mut worker.rng);
+    worker.plugin.on_outcome(
+        call.id,
+        &Outcome::NotSent,
+        worker.now,
+        &worker.shared,
+        &mut worker.rng,
+    );
     worker.now = worker.now.after(Duration::from_secs(400));
     assert!(worker.plugin.on_tick(worker.now, worker.wall(), &worker.shared).done);
     let metrics = worker.metrics();
@@ -361,7 +367,7 @@ fn a_shutdown_with_the_collector_away_ends_with_every_span_counted() {
 fn what_is_counted_as_lost_is_not_sent() {
     let mut worker = Worker::new(EXPORTING);
     worker.serve(&request(&[]));
-    assert!(!worker.plugin.on_shutdown(worker.now));
+    assert!(!worker.plugin.on_shutdown(worker.now, &worker.shared));
     worker.now = worker.now.after(Duration::from_secs(300));
     let tick = worker.plugin.on_tick(worker.now, worker.wall(), &worker.shared);
     assert_eq!((tick.calls, tick.done), (vec![], true));

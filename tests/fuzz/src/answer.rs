@@ -58,7 +58,7 @@ fn answer_to(config: &[u8], input: &[u8]) {
                 grpc_details: retry_after,
                 body,
             });
-            let told = plugin.on_outcome(call.id, &outcome, now, &mut rng);
+            let told = plugin.on_outcome(call.id, &outcome, now, &Local::default(), &mut rng);
             assert!(told.is_none_or(|line| line.len() < 1_024 && !line.contains('\n')));
         }
         for update in plugin.metrics.take() {

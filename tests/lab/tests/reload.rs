@@ -7,7 +7,8 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use meshweft_lab::client::{Client, Version};
@@ -15,7 +16,8 @@ use meshweft_lab::collector::Span;
 use meshweft_lab::config::{ecds_resource, meshweft_by_ecds};
 use meshweft_lab::envoy::{Envoy, adds_up};
 use meshweft_lab::load::paced;
-use meshweft_lab::mesh::{Options, Workload, exporting};
+use meshweft_lab::mesh::{Options, Workload, exporting, merge};
+use meshweft_lab::paths;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -61,6 +63,14 @@ impl Reloading {
 
     fn replace(&self, config: &Value) {
         Envoy::replace_file(&self.file, &ecds_resource(config, "next").to_string());
+    }
+
+    /// The same in a VM of its own, so that Envoy ends the old one: `change` makes that of the
+    /// VM's configuration.
+    fn replace_vm(&self, config: &Value, change: impl FnOnce(&mut Value)) {
+        let mut resource = ecds_resource(config, "next");
+        change(&mut resource["resources"][0]["typed_config"]["config"]["vm_config"]);
+        Envoy::replace_file(&self.file, &resource.to_string());
     }
 
     async fn send(&self, path: &str, total: usize) {
@@ -110,6 +120,59 @@ async fn a_change_under_traffic_loses_no_request_and_no_span() {
     assert_eq!(slow.service(), "before");
     assert!(after.iter().any(|span| span.end < slow.end), "the change came too late");
     on.lab.envoy.stop().await;
+}
+
+/// What Envoy sees as another VM: other code, and a name that Istio changes with each version of
+/// a manifest.
+fn other_vm(dir: &Path, change: &str, vm: &mut Value) {
+    match change {
+        "module" => {
+            // A section without meaning makes it another module that does the same.
+            let mut code = fs::read(paths::module()).expect("the module");
+            code.extend(b"\x00\x05\x04next");
+            let file = dir.join("next.wasm");
+            fs::write(&file, code).expect("a module");
+            vm["code"]["local"]["filename"] = json!(file);
+        }
+        _ => vm["environment_variables"]["key_values"]["VERSION"] = json!("next"),
+    }
+}
+
+async fn a_change_that_ends_the_old_vm(change: &str) {
+    let batch = json!({"export": {"batch": {"interval": "1s"}}});
+    let config = |name: &str| {
+        let mut config = named(name);
+        merge(&mut config, batch.clone());
+        config
+    };
+    let on = Reloading::start(&config("before")).await;
+    let changed = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let dir = on.lab.envoy.dir();
+        on.replace_vm(&config("after"), |vm| other_vm(dir, change, vm));
+    };
+    tokio::join!(on.send("/a", 300), changed);
+    let total = 300 + on.until_traced_as("after").await;
+    let metrics = on.lab.envoy.metrics_until(|m| settled(m, total as i64)).await;
+    println!("{change}: {} of {total} spans were taken over", of(&metrics, "taken_over"));
+    assert_eq!(of(&metrics, "exported"), total as i64, "{metrics:#?}");
+    if change == "module" {
+        assert!(of(&metrics, "taken_over") > 0, "{metrics:#?}");
+    }
+    let spans = on.lab.collector.spans();
+    assert_eq!((spans.len(), ids(&spans).len()), (total, total));
+    assert!(spans.iter().any(|span| span.service() == "before"));
+    on.lab.envoy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_module_loses_no_span() {
+    a_change_that_ends_the_old_vm("module").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_environment_loses_no_span() {
+    a_change_that_ends_the_old_vm("environment").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,11 +7,12 @@ use rand::Rng;
 use super::answer::{self, Verdict};
 use super::collectors::Collectors;
 use super::encoder::Encoder;
+use super::handover::{self, Address, Claimed, Parcel};
 use super::queue::{Batch, Load, Queue, Refused};
 use super::retry;
 use super::{CallId, ExportCall, Outcome};
 use crate::config::{Export, Protocol, Retry};
-use crate::model::{Metric, Metrics, MonoNanos};
+use crate::model::{Metric, Metrics, MonoNanos, Shared};
 use crate::span::{Resource, Span};
 
 /// How many requests may be under way at once.
@@ -29,6 +30,7 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 pub struct Exporter {
     protocol: Protocol,
     collectors: Collectors,
+    address: Address,
     /// The headers of every request but for the authority.
     headers: Vec<(String, String)>,
     timeout: Duration,
@@ -64,6 +66,7 @@ impl Exporter {
         Self {
             protocol: config.protocol,
             collectors: Collectors::new(config),
+            address: Address::of(config),
             headers: own.chain(config.headers.iter().cloned()).collect(),
             timeout: config.timeout,
             retry: config.retry,
@@ -131,9 +134,68 @@ impl Exporter {
         collector.complaints.about(&collector.cluster, &trouble, now)
     }
 
-    /// From now on batches go without waiting for company: the configuration is on its way out.
-    pub fn drain(&mut self) {
+    /// The configuration is on its way out: batches go without waiting for company, and what is
+    /// unsent is left in shared data, since the host may end this VM with it.
+    pub fn drain(&mut self, shared: &dyn Shared, now: MonoNanos) {
         self.queue.hurry();
+        let under_way = self.in_flight.iter_mut().map(|attempt| (true, &mut attempt.batch));
+        let waiting = self.queue.waiting().map(|batch| (false, batch));
+        let mut batches: Vec<_> = under_way.chain(waiting).collect();
+        let mut room = handover::MAX_BYTES;
+        let parcel = |(under_way, batch): &mut (bool, &mut Batch)| {
+            let load = batch.load();
+            // What will not fit is not packed either.
+            let body = (load.bytes <= room).then(|| batch.body(&self.encoder));
+            room = room.saturating_sub(body.as_ref().map_or(0, |body| body.len()));
+            Parcel { load, under_way: *under_way, body }
+        };
+        let parcels: Vec<_> = batches.iter_mut().map(parcel).collect();
+        let marks = self.address.leave(&parcels, shared, now);
+        for ((_, batch), mark) in batches.into_iter().zip(marks) {
+            batch.left = mark;
+        }
+    }
+
+    /// Takes back what was left, where the host lets this instance go on. What others have taken
+    /// meanwhile is theirs.
+    pub fn wake(&mut self, shared: &dyn Shared, now: MonoNanos) {
+        let under_way = self.in_flight.iter_mut().map(|attempt| &mut attempt.batch);
+        let batches: Vec<_> =
+            under_way.chain(self.queue.waiting()).filter(|batch| batch.left.is_some()).collect();
+        let marks: Vec<_> = batches.iter().filter_map(|batch| batch.left).collect();
+        if marks.is_empty() {
+            return;
+        }
+        let back = handover::take_back(&marks, shared, now);
+        for batch in batches {
+            if batch.left.is_some_and(|mark| back.contains(&mark)) {
+                batch.left = None;
+            }
+        }
+        self.queue.forget(|batch| batch.left.is_some());
+        let is_gone = |attempt: &mut Attempt| attempt.batch.left.is_some();
+        for attempt in self.in_flight.extract_if(.., is_gone) {
+            self.queue.release(attempt.batch.load());
+            // The one that tries whether a collector is back may be among them.
+            self.collectors.forget();
+        }
+    }
+
+    /// Takes over what instances have left that send to the same place and did not wake again,
+    /// and counts what is lost.
+    pub fn take_over(&mut self, shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) {
+        let Claimed { parcels, lost } =
+            handover::claim(Some(&self.address), self.queue.room(), shared, now);
+        for Parcel { load, under_way, body } in parcels {
+            let Some(body) = body else { continue };
+            if under_way {
+                metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
+                wait(metrics, load);
+            }
+            count(metrics, Metric::TakenOver, load.spans);
+            self.queue.take_over(load, body);
+        }
+        count_lost(&lost, metrics);
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -222,6 +284,23 @@ impl Exporter {
     }
 }
 
+/// Counts what instances have left that are gone, and that nobody takes over: for those who do
+/// not export themselves.
+pub fn give_up_left(shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) {
+    count_lost(&handover::claim(None, Load::default(), shared, now).lost, metrics);
+}
+
+fn count_lost(parcels: &[Parcel], metrics: &mut Metrics) {
+    for Parcel { load, under_way, .. } in parcels {
+        if *under_way {
+            metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
+        } else {
+            stop_waiting(metrics, *load);
+        }
+        count(metrics, Metric::DroppedShutdown, load.spans);
+    }
+}
+
 /// Counts `load` as waiting.
 fn wait(metrics: &mut Metrics, load: Load) {
     count(metrics, Metric::QueueSpans, load.spans);
@@ -253,7 +332,7 @@ mod tests {
     use super::super::{Answer, otlp};
     use super::*;
     use crate::config;
-    use crate::model::{MetricId, SpanId, TraceFlags, TraceId, UnixNanos};
+    use crate::model::{Local, MetricId, SpanId, TraceFlags, TraceId, UnixNanos};
     use crate::span::{SpanKind, Status};
 
     fn config() -> Export {
@@ -488,7 +567,7 @@ mod tests {
     fn a_lost_attempt_is_given_up() {
         let mut bench = Bench::new(6);
         bench.push("a");
-        bench.exporter.drain();
+        bench.exporter.drain(&Local::default(), MonoNanos::default());
         let id = bench.poll_ids()[0];
         bench.millis += 34_999;
         assert_eq!(bench.poll_ids(), []);
@@ -571,7 +650,9 @@ mod tests {
                         bench.end(id, &outcome);
                         bench.end(id, &outcome);
                     }
-                    98 if step > 1_500 => bench.exporter.drain(),
+                    98 if step > 1_500 => {
+                        bench.exporter.drain(&Local::default(), MonoNanos::default())
+                    }
                     99 if bench.rng.random_bool(0.05) => {
                         bench.exporter.abandon(&mut bench.metrics);
                         assert!(bench.exporter.is_idle());

@@ -10,6 +10,7 @@ mod encoder;
 mod exporter;
 mod grpc;
 mod gzip;
+mod handover;
 mod json;
 mod otlp;
 mod otlp_json;
@@ -19,7 +20,7 @@ mod retry;
 mod samples;
 mod zipkin;
 
-pub use exporter::{Exporter, MAX_IN_FLIGHT};
+pub use exporter::{Exporter, MAX_IN_FLIGHT, give_up_left};
 
 /// A request that the host shall send to the collector.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::encoder::Encoder;
+use super::handover::Mark;
 use crate::config::{Batch as Limits, Queue as Bounds};
 use crate::model::MonoNanos;
 
@@ -25,6 +26,8 @@ pub(super) struct Batch {
     pub(super) first_attempt: Option<MonoNanos>,
     pub(super) failures: u32,
     pub(super) not_before: MonoNanos,
+    /// What it was left under, for as long as that stands.
+    pub(super) left: Option<Mark>,
 }
 
 /// What a batch is made of.
@@ -167,6 +170,37 @@ impl Queue {
         self.ready.push_back(batch);
     }
 
+    /// Takes the request of an instance that is gone in, as the newest batch.
+    pub(super) fn take_over(&mut self, load: Load, body: Rc<[u8]>) {
+        self.held.spans = self.held.spans.saturating_add(load.spans);
+        self.held.bytes = self.held.bytes.saturating_add(load.bytes);
+        self.add(load, Content::Body(body));
+    }
+
+    /// How much more there is room for.
+    pub(super) fn room(&self) -> Load {
+        Load {
+            spans: self.bounds.max_spans.saturating_sub(self.held.spans),
+            bytes: self.bounds.max_bytes.saturating_sub(self.held.bytes),
+        }
+    }
+
+    /// All that waits, as batches that grow no more; those that have failed come last.
+    pub(super) fn waiting(&mut self) -> impl Iterator<Item = &mut Batch> {
+        if self.open_spans > 0 {
+            self.close(self.open.len());
+        }
+        self.ready.iter_mut()
+    }
+
+    /// Forgets those of the batches that wait for which `is_gone` holds: they are somebody else's.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(&Batch) -> bool) {
+        let (gone, ready) = self.ready.drain(..).partition(|batch| is_gone(batch));
+        self.ready = ready;
+        let gone: VecDeque<Batch> = gone;
+        gone.iter().for_each(|batch| self.release(batch.load));
+    }
+
     /// Makes room: what `load` stands for is delivered or given up.
     pub(super) fn release(&mut self, load: Load) {
         self.held.spans = self.held.spans.saturating_sub(load.spans);
@@ -195,13 +229,19 @@ impl Queue {
     fn close(&mut self, end: usize) {
         let bytes: Vec<u8> = self.open.get(..end).unwrap_or_default().to_vec();
         self.open.drain(..bytes.len());
+        let load = Load { spans: core::mem::take(&mut self.open_spans), bytes: bytes.len() };
+        self.add(load, Content::Spans(bytes));
+    }
+
+    fn add(&mut self, load: Load, content: Content) {
         self.ready.push_back(Batch {
             number: self.next_number,
-            load: Load { spans: core::mem::take(&mut self.open_spans), bytes: bytes.len() },
-            content: Content::Spans(bytes),
+            load,
+            content,
             first_attempt: None,
             failures: 0,
             not_before: MonoNanos::default(),
+            left: None,
         });
         self.next_number = self.next_number.wrapping_add(1);
     }

@@ -67,8 +67,11 @@ metrics! {
     DroppedRetriesExhausted = "meshweft_dropped_retries_exhausted", Counter;
     /// Spans lost because one span alone is larger than a batch may be.
     DroppedEncode = "meshweft_dropped_encode", Counter;
-    /// Spans lost because the old configuration's time to drain was over.
+    /// Spans lost because the old configuration's time to drain was over, or because nobody has
+    /// taken over what it left.
     DroppedShutdown = "meshweft_dropped_shutdown", Counter;
+    /// Spans taken over from an instance that the host ended.
+    TakenOver = "meshweft_taken_over", Counter;
     /// Spans that wait for their first attempt or for the next one.
     QueueSpans = "meshweft_queue_spans", Gauge;
     /// Bytes of the spans that wait.

@@ -189,7 +189,7 @@ impl Straight {
             grpc_details: None,
             body: &[],
         });
-        self.plugin.on_outcome(call.id, &taken, self.now, &mut self.rng);
+        self.plugin.on_outcome(call.id, &taken, self.now, &Local::default(), &mut self.rng);
         call.body
     }
 }
