@@ -72,8 +72,13 @@ struct Listener {
 
 impl Listener {
     fn new(mode: &str, service: &str, keep: &str) -> Self {
+        Self::trusting("continue", mode, service, keep)
+    }
+
+    fn trusting(trust: &str, mode: &str, service: &str, keep: &str) -> Self {
         let config = format!(
             r#"{{"mode": "{mode}", "service": {{"name": "{service}"}},
+                "propagation": {{"trust": "{trust}"}},
                 "export": {{"cluster": "c"}}, "sampling": {{"rate": 0, "keep": {keep}}}}}"#
         );
         let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
@@ -343,7 +348,65 @@ fn an_application_with_spans_of_its_own_is_bridged_by_a_link() {
     assert!(spans.iter().filter(|span| span.id != b_out.id).all(|span| span.links.is_empty()));
 }
 
-// === Gateways and forgeries ===
+// === Boundaries, gateways and forgeries ===
+
+/// At a boundary a new trace begins: what is kept behind it is whole up to there, and those before
+/// it, whose trace it is not, are told nothing, with a secret or without.
+#[test]
+fn nothing_is_told_over_a_boundary_of_trust() {
+    for keep in [KEEP, SECRET] {
+        for trust in ["restart", "link"] {
+            for app in [App::TraceContext, App::RequestId] {
+                let mut services = chain(app, keep);
+                services[1].inbound = Listener::trusting(trust, "inbound", "b", keep);
+                services[2].answers = pairs(&[(":status", "503")]);
+                through(&mut services, client(), NOW);
+                let spans = all(&mut services);
+                assert_eq!(
+                    reasons(&spans),
+                    ["b in propagated:errors", "b out errors", "c in errors"],
+                    "{trust}"
+                );
+                assert_eq!(
+                    (&*spans[0].parent, spans[0].links.len()),
+                    ("", usize::from(trust == "link"))
+                );
+                assert_one_tree(&spans);
+                // What fails before the boundary is kept before it alone.
+                services[2].answers = pairs(&[(":status", "200")]);
+                services[0].answers = pairs(&[(":status", "503")]);
+                through(&mut services, client(), NOW.after(Duration::from_secs(100)));
+                assert_eq!(reasons(&all(&mut services)), ["a in errors"], "{trust}");
+            }
+        }
+    }
+}
+
+/// A gateway that begins its own traces still asks, and keeps the path from itself on.
+#[test]
+fn a_gateway_that_trusts_nobody_keeps_its_own_path() {
+    for trust in ["restart", "link"] {
+        let mut gateway = Listener::trusting(trust, "gateway", "edge", SECRET);
+        let mut services = chain(App::RequestId, SECRET);
+        services[2].answers = pairs(&[(":status", "503")]);
+        let shared = Local::default();
+        shared.clock.set(NOW);
+        let mut request = client();
+        request.extend(pairs(&[
+            (QUESTION, "1"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"),
+        ]));
+        let response = gateway
+            .serve(&shared, request, |request| through(&mut services, request.clone(), NOW).0);
+        assert_eq!(response, pairs(&[(":status", "200")]));
+        let mut spans = exported(&mut gateway, &shared);
+        let linked: &[&str] = if trust == "link" { &["b7ad6b7169203331"] } else { &[] };
+        assert_eq!((&*spans[0].parent, &*spans[0].links.join(" ")), ("", &*linked.join(" ")));
+        spans.extend(all(&mut services));
+        assert_eq!(spans.len(), 6);
+        assert_one_tree(&spans);
+    }
+}
 
 #[test]
 fn a_gateway_asks_and_hears_but_does_not_answer() {

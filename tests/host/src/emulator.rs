@@ -241,7 +241,7 @@ impl HostEmulator {
     ///
     /// If the module traps.
     pub fn request_headers(&mut self, stream: u32) -> Result<Action, Trap> {
-        self.headers(stream, "proxy_on_request_headers")
+        self.headers(stream, "proxy_on_request_headers", true)
     }
 
     /// Response headers came.
@@ -250,7 +250,11 @@ impl HostEmulator {
     ///
     /// If the module traps.
     pub fn response_headers(&mut self, stream: u32) -> Result<Action, Trap> {
-        self.headers(stream, "proxy_on_response_headers")
+        let state = self.state();
+        let exchange =
+            state.streams.get(&stream).and_then(|stream| state.exchanges.get(stream.exchange.0));
+        let is_last = exchange.is_none_or(|exchange| !exchange.has_body);
+        self.headers(stream, "proxy_on_response_headers", is_last)
     }
 
     /// A body's data or trailers came: callbacks that the module exports whether it needs them
@@ -355,8 +359,9 @@ impl HostEmulator {
         result.map(drop)
     }
 
-    fn headers(&mut self, stream: u32, callback: &str) -> Result<Action, Trap> {
-        let action = self.enter(stream, Phase::Stream, callback, &[stream, 0, 1])?;
+    fn headers(&mut self, stream: u32, callback: &str, is_last: bool) -> Result<Action, Trap> {
+        let args = [stream, 0, u32::from(is_last)];
+        let action = self.enter(stream, Phase::Stream, callback, &args)?;
         Ok(if action == Some(1) { Action::Pause } else { Action::Continue })
     }
 

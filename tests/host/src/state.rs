@@ -120,6 +120,8 @@ pub struct Exchange {
     pub response_headers: Option<Pairs>,
     /// Absent where the host has none.
     pub response_trailers: Option<Pairs>,
+    /// Whether the response goes on after its headers.
+    pub has_body: bool,
     /// Properties of the request, by [`path`].
     pub properties: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Properties that the host knows only when the exchange is over.
@@ -147,6 +149,12 @@ impl Exchange {
     #[must_use]
     pub fn response_header(&self, name: &str) -> Vec<&[u8]> {
         values(self.response_headers.as_ref(), name)
+    }
+
+    /// The same with a response that has a body.
+    #[must_use]
+    pub fn with_body(self) -> Self {
+        Self { has_body: true, ..self }
     }
 
     /// Adds a request header.

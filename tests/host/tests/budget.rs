@@ -182,7 +182,8 @@ fn limits_cost_only_what_they_decide() {
     assert_eq!(more(adaptive, &request(), base("0", &request())), route);
 }
 
-/// What is not kept costs two calls more than without `keep`, whatever is asked of its end.
+/// What is not kept costs two calls more than without `keep`, whatever is asked of its end; three
+/// where a broken response is to be told from a whole one by Envoy's flags, besides a time.
 #[test]
 fn what_is_not_kept_costs_two_calls_more() {
     let grpc = || {
@@ -211,6 +212,63 @@ fn what_is_not_kept_costs_two_calls_more() {
             let with = spent_with(&format!(r#"{{"rate": 0, "keep": {keep}}}"#));
             assert_eq!(with.total(), without.total() + more, "{keep}");
         }
+    }
+    for (keep, more) in [
+        (r#"{"errors": true}"#, 2),
+        (r#"{"slower_than": "1s"}"#, 1),
+        (r#"{"errors": true, "status": [429], "slower_than": "1s"}"#, 3),
+    ] {
+        let [with, without] = [format!(r#", "keep": {keep}"#), String::new()].map(|keep| {
+            let (mut host, root) = boot_with(&format!(
+                r#"{{"export": {{"cluster": "otel-collector"}}, "sampling": {{"rate": 0{keep}}}}}"#
+            ));
+            spent(&mut host, root, &keep, &request().with_body()).total()
+        });
+        assert_eq!(with, without + more, "{keep}, with a body");
+    }
+}
+
+/// What hops tell one another costs a request that nobody keeps a few calls at each: to shared data
+/// four at most, all of them on the way to the workload.
+#[test]
+fn what_hops_tell_one_another_costs_a_few_calls() {
+    let config = |propagate: &str| {
+        format!(
+            r#"{{"export": {{"cluster": "otel-collector"}}, "correlation": {{"headers": []}},
+                "sampling": {{"rate": 0, "keep": {{"errors": true{propagate}}}}}}}"#
+        )
+    };
+    let asked = || request().with_header("traceparent", DROPPED_PARENT);
+    let outbound = || asked().with_property(&["xds", "listener_direction"], 2_i64.to_le_bytes());
+    let gateway = || asked().with_property(&["xds", "listener_direction"], 0_i64.to_le_bytes());
+    let question = |exchange: Exchange| exchange.with_header("x-meshweft", "1");
+    // Its span is left for the calls that it causes; a verdict is looked for at the headers of the
+    // response, if somebody asks, and at the end; no verdict of an application goes on.
+    let (clock, look, write) = ("clock_time_get", "proxy_get_shared_data", "proxy_set_shared_data");
+    let (side, strip) = ("proxy_get_property", "proxy_remove_header_map_value");
+    // The question goes on; the answer and the status are read.
+    let (read, ask) = ("proxy_get_header_map_value", "proxy_replace_header_map_value");
+    for (kind, exchange, expected) in [
+        (
+            "inbound, asked",
+            question(asked()),
+            &[(clock, 3), (read, 1), (side, 1), (look, 3), (strip, 1), (write, 1)][..],
+        ),
+        ("inbound", asked(), &[(clock, 2), (side, 1), (look, 2), (strip, 1), (write, 1)]),
+        ("outbound", outbound(), &[(read, 3), (side, 1), (ask, 1)]),
+        ("gateway", gateway(), &[(read, 2), (side, 1), (ask, 1)]),
+    ] {
+        let [with, without] = [r#", "propagate": true"#, ""].map(|propagate| {
+            let (mut host, root) = boot_with(&config(propagate));
+            signed(spent(&mut host, root, kind, &exchange))
+        });
+        let mut more = with;
+        for (name, count) in without {
+            *more.entry(name).or_insert(0) -= count;
+        }
+        more.retain(|_, count| *count != 0);
+        let expected = expected.iter().map(|(name, count)| ((*name).to_owned(), *count));
+        assert_eq!(more, expected.collect(), "{kind}");
     }
 }
 
