@@ -7,7 +7,7 @@ source "$(dirname "$0")/common.sh"
 seconds=${FUZZ_SECONDS:-30}
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || die "FUZZ_SECONDS is a number of seconds, not \"$seconds\""
 [[ ${FUZZ_RUNS:-1} =~ ^[1-9][0-9]*$ ]] || die "FUZZ_RUNS is a number of executions, not \"$FUZZ_RUNS\""
-[ $# -gt 0 ] || set -- answer config headers
+[ $# -gt 0 ] || set -- answer config headers keep
 
 "$ROOT/tests/tools/doctor.sh" cargo
 need c++ "libFuzzer is C++ (Debian: apt-get install g++)"

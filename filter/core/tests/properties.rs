@@ -204,8 +204,12 @@ fn a_threshold_of_old_is_never_read_again() {
 #[test]
 fn the_inputs_of_the_fuzz_targets_hold() {
     type Target = fn(&[u8]);
-    let targets: [(&str, Target); 3] =
-        [("answer", fuzz::answer), ("config", fuzz::config), ("headers", fuzz::headers)];
+    let targets: [(&str, Target); 4] = [
+        ("answer", fuzz::answer),
+        ("config", fuzz::config),
+        ("headers", fuzz::headers),
+        ("keep", fuzz::keep),
+    ];
     for (name, target) in targets {
         let mut inputs: u32 = 0;
         for folder in ["corpus", "regressions"] {

@@ -14,7 +14,9 @@
 mod answer;
 mod config;
 mod headers;
+mod keep;
 
 pub use answer::answer;
 pub use config::config;
 pub use headers::{Case, apply, carries, extract, headers};
+pub use keep::keep;
