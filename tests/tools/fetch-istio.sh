@@ -18,12 +18,14 @@ istio() {
 }
 build_istio_1_30() { istio; }
 
-# Beside it the API of Kubernetes, a reader of images, and one that asks as a proxy would: all share most of what they are made of.
+# Beside it the API of Kubernetes, a reader of images, one that asks as a proxy would, and one that gives proxies
+# certificates: all share most of what they are made of.
 build_istio_1_31() {
     istio
     go_build ./kube ./kube-api -tags vtprotobuf,disable_pgv
     go_build ./pull ./pull-image -tags vtprotobuf,disable_pgv
     go_build ./xds ./ask-xds -tags vtprotobuf,disable_pgv
+    go_build ./sds ./give-secrets -tags vtprotobuf,disable_pgv
 }
 
 # The definitions of Envoy Gateway's resources, and nothing of it that runs.
@@ -37,7 +39,7 @@ for name in "$@"; do
     files=(pilot-discovery istioctl crds.yaml gateway-api.yaml)
     case $name in
     istio-1.30) ;;
-    istio-1.31) files+=(kube-api pull-image ask-xds) ;;
+    istio-1.31) files+=(kube-api pull-image ask-xds give-secrets) ;;
     envoy-gateway) files=(crds.yaml) ;;
     *) die "no part is named $name" ;;
     esac

@@ -62,6 +62,8 @@ pub fn exporting_soon(mut bootstrap: Value) -> Value {
     bootstrap["layered_runtime"] = json!({"layers": [{"name": "lab", "static_layer": {
         "tracing.opentelemetry.flush_interval_ms": 100,
         "tracing.opentelemetry.min_flush_spans": 1,
+        "tracing.zipkin.flush_interval_ms": 100,
+        "tracing.zipkin.min_flush_spans": 1,
     }}]});
     bootstrap
 }

@@ -343,6 +343,51 @@ async fn of_two_plugins_on_a_workload_the_higher_one_speaks() {
     mesh.stop().await;
 }
 
+/// Whether a span is the filter's, and not of Envoy's own tracer.
+fn is_ours(span: &Span) -> bool {
+    span.resource.get("telemetry.sdk.name").is_some_and(|name| name == "meshweft")
+}
+
+/// `PROPAGATION.md` on a native tracer beside the filter, and `base/telemetry-off.yaml`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_native_tracer_cuts_the_trace_until_it_is_switched_off() {
+    let mesh = mesh(Release::V1_31, &both()).await;
+    let off = manifest("base/telemetry-off.yaml");
+    mesh.kube.delete(&off).await;
+    mesh.kube.apply(&part("telemetry-on.yaml")).await;
+    let begin = Instant::now();
+    let spans = loop {
+        let before = mesh.collector.spans().len();
+        assert_eq!(mesh.get("/orders/7").await.status, 200);
+        let spans = mesh.quiet().await.split_off(before);
+        // Natively a gateway has a span of each side.
+        if spans.len() == 2 * ALL.len() + 1 {
+            break spans;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{:#?}\n{}", hops(&spans), mesh.istiod.log());
+    };
+    println!("with the native tracer\n{}", tree::render(&spans));
+    let ours = |service: &str| {
+        let found = spans.iter().find(|span| is_ours(span) && span.service() == service);
+        found.unwrap_or_else(|| panic!("{spans:#?}"))
+    };
+    let (gateway, web) = (ours("istio-ingressgateway"), ours("web"));
+    assert_eq!(spans.iter().filter(|span| is_ours(span)).count(), ALL.len());
+    // What the gateway's filter began ends there; what goes on is the tracer's.
+    assert!(spans.iter().all(|span| span.parent_id != gateway.span_id), "{spans:#?}");
+    assert_ne!(gateway.trace_id, web.trace_id);
+    let parent = spans.iter().find(|span| span.span_id == web.parent_id).expect("a parent");
+    assert!(!is_ours(parent) && parent.trace_id == web.trace_id, "{parent:#?}");
+    mesh.web.metrics_until(|metrics| metrics.get("native_tracer_seen") > Some(&0)).await;
+    assert!(mesh.web.log().contains("native tracer"), "{}", mesh.web.log());
+
+    mesh.kube.apply(&off).await;
+    let spans = until_hops(&mesh, &ALL).await;
+    println!("and without\n{}", tree::render(&spans));
+    assert!(spans.iter().all(is_ours), "{spans:#?}");
+    mesh.stop().await;
+}
+
 /// What istiod tells a proxy, which needs certificates that no agent is there to bring.
 async fn told(istiod: &Istiod, node: &Value, kind: &str, names: &[&str]) -> Vec<Value> {
     let output = tokio::process::Command::new(Release::V1_31.file("ask-xds"))

@@ -16,6 +16,7 @@ use crate::app::{App, Call, Forward};
 use crate::client::{Answer, Client, Version};
 use crate::collector::{Collector, Span};
 use crate::envoy::Envoy;
+use crate::native::exporting_soon;
 use crate::paths;
 use crate::process::{GLANCE, named};
 
@@ -174,7 +175,7 @@ impl Mesh {
         }
         let istiod = Istiod::start(release, &block, &kube, Dataplane::Sidecars).await;
         let start = async |proxy: Proxy<'_>| {
-            let bootstrap = proxy.bootstrap(release, istiod.address());
+            let bootstrap = exporting_soon(proxy.bootstrap(release, istiod.address()));
             Envoy::draining(&bootstrap, 2, DRAIN, "immediate").await
         };
         let gateway = start(Proxy {
