@@ -388,6 +388,38 @@ async fn a_native_tracer_cuts_the_trace_until_it_is_switched_off() {
     mesh.stop().await;
 }
 
+/// The collector is a service of the mesh that takes mutual TLS alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_reach_a_strict_collector_over_mutual_tls() {
+    let plugins = both();
+    let plugins: Vec<_> = plugins.iter().map(String::as_str).collect();
+    let mesh = Mesh::strict(Release::V1_31, &plugins).await;
+    let (at, sidecar) = mesh.collector_sidecar().expect("a sidecar");
+    let spans = until_hops(&mesh, &ALL).await;
+    println!("over mutual TLS\n{}", tree::render(&spans));
+    let client = Client::new(Version::H1);
+    // Nothing else gets in.
+    client.get(at, "/v1/traces", &[]).await.expect_err("plain text is refused");
+    let handshakes = |stats: &BTreeMap<String, i64>| {
+        let of = |(name, count): (&String, &i64)| name.ends_with(".ssl.handshake") && *count > 0;
+        stats.iter().any(of)
+    };
+    sidecar.stats_until(handshakes).await;
+
+    // What a rule does that says plain text, by the symptom that `istio/README.md` names.
+    let rule = part("collector-plaintext.yaml");
+    mesh.kube.apply(&rule).await;
+    let begin = Instant::now();
+    while mesh.web.metric("export_failures_reset").await == 0 {
+        assert_eq!(mesh.get("/orders/7").await.status, 200);
+        assert!(begin.elapsed() < PATIENCE, "{:#?}", mesh.web.stats().await);
+        sleep(Duration::from_millis(100)).await;
+    }
+    mesh.kube.delete(&rule).await;
+    none_is_lost(&mesh).await;
+    mesh.stop().await;
+}
+
 /// What istiod tells a proxy, which needs certificates that no agent is there to bring.
 async fn told(istiod: &Istiod, node: &Value, kind: &str, names: &[&str]) -> Vec<Value> {
     let output = tokio::process::Command::new(Release::V1_31.file("ask-xds"))
@@ -415,12 +447,12 @@ async fn a_waypoint_gets_the_filter_and_makes_server_spans() {
     for (what, label) in labels {
         kube.kubectl(&["label", what, label], "").await.expect("labelled");
     }
-    kube.apply(
-        &part("workloads.yaml").replace("LOOPBACK", "127.0.0").replace("COLLECTOR_PORT", "1"),
-    )
-    .await;
+    kube.apply(&part("workloads.yaml").replace("LOOPBACK", "127.0.0")).await;
     kube.apply(&manifest("wasmplugin-waypoint.yaml")).await;
-    let istiod = Istiod::start(release, &block, &kube, Dataplane::Ambient).await;
+    let istiod = {
+        let config = part("mesh-config.yaml");
+        Istiod::start(release, &block, &kube, Dataplane::Ambient, &config).await
+    };
     let proxy = Proxy {
         kind: Kind::Waypoint,
         name: "waypoint",

@@ -1,5 +1,6 @@
 //! istiod, as its project builds it.
 
+use std::fs;
 use std::net::SocketAddr;
 
 use tokio::process::Command;
@@ -7,7 +8,6 @@ use tokio::time::{Instant, sleep};
 
 use super::{Block, Kube, Release};
 use crate::client::{Client, Version};
-use crate::paths;
 use crate::process::{GLANCE, PATIENCE, Process};
 
 /// What a mesh on loopback goes without: certificates, the webhooks that need them, and those
@@ -53,21 +53,30 @@ pub struct Istiod {
 }
 
 impl Istiod {
-    /// Starts one on the block's second address and waits until it serves proxies.
+    /// Starts one with this configuration of the mesh on the block's second address, and waits
+    /// until it serves proxies.
     ///
     /// # Panics
     /// If it does not come up; the message has its log.
-    pub async fn start(release: Release, block: &Block, kube: &Kube, dataplane: Dataplane) -> Self {
+    pub async fn start(
+        release: Release,
+        block: &Block,
+        kube: &Kube,
+        dataplane: Dataplane,
+        mesh_config: &str,
+    ) -> Self {
         let ip = block.address(2);
         let at = |port: u16| SocketAddr::from((ip, port));
         let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = dir.path().join("mesh-config.yaml");
+        fs::write(&file, mesh_config).expect("the configuration is written");
         let mut command = Command::new(release.file("pilot-discovery"));
         command
             .arg("discovery")
             .arg("--kubeconfig")
             .arg(kube.config())
             .arg("--meshConfig")
-            .arg(paths::workspace().join("tests/lab/istio/mesh/mesh-config.yaml"))
+            .arg(&file)
             .args(["--networksConfig", "none"])
             .args(["--grpcAddr", &at(15010).to_string()])
             .args(["--httpAddr", &at(8080).to_string()])

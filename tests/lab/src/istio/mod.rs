@@ -23,10 +23,12 @@ use crate::process::{GLANCE, named};
 pub mod istiod;
 pub mod kube;
 pub mod proxy;
+pub mod secrets;
 
 use istiod::{Dataplane, Istiod};
 use kube::Kube;
 use proxy::{Kind, Proxy};
+use secrets::Secrets;
 
 /// A version of Istio, as `make test-istio` has it built.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -144,8 +146,16 @@ pub struct Mesh {
     pub apps: [App; 2],
     /// Where spans go.
     pub collector: Collector,
+    strict: Option<Strict>,
     client: Client,
     block: Block,
+}
+
+/// What a collector that takes mutual TLS alone needs besides.
+#[derive(Debug)]
+struct Strict {
+    secrets: Secrets,
+    sidecar: Envoy,
 }
 
 impl Mesh {
@@ -154,12 +164,25 @@ impl Mesh {
     /// # Panics
     /// If a part does not come up; the message has its log.
     pub async fn start(release: Release, manifests: &[&str]) -> Self {
+        Self::with(release, manifests, false).await
+    }
+
+    /// The same with the collector behind a sidecar that takes mutual TLS alone.
+    ///
+    /// # Panics
+    /// If a part does not come up; the message has its log.
+    pub async fn strict(release: Release, manifests: &[&str]) -> Self {
+        Self::with(release, manifests, true).await
+    }
+
+    async fn with(release: Release, manifests: &[&str], is_strict: bool) -> Self {
         let block = Block::any();
         let collector = Collector::start().await;
         let apps = [App::forwarding(FORWARD).await, App::forwarding(FORWARD).await];
         let kube = Kube::start(&block).await;
         kube.install(&release.file("crds.yaml")).await;
-        for file in ["namespaces.yaml", "workloads.yaml", "traffic.yaml"] {
+        let place = if is_strict { "collector-strict.yaml" } else { "collector.yaml" };
+        for file in ["namespaces.yaml", "workloads.yaml", "traffic.yaml", place] {
             let text = part(file)
                 .replace("LOOPBACK", &block.text())
                 .replace("WEB_PORT", &apps[0].address().port().to_string())
@@ -173,9 +196,17 @@ impl Mesh {
         for text in manifests {
             kube.apply(text).await;
         }
-        let istiod = Istiod::start(release, &block, &kube, Dataplane::Sidecars).await;
+        let mut config = part("mesh-config.yaml");
+        if is_strict {
+            config = config.replace("enableAutoMtls: false", "enableAutoMtls: true");
+        }
+        let istiod = Istiod::start(release, &block, &kube, Dataplane::Sidecars, &config).await;
+        let secrets = if is_strict { Some(secrets(&block).await) } else { None };
         let start = async |proxy: Proxy<'_>| {
-            let bootstrap = exporting_soon(proxy.bootstrap(release, istiod.address()));
+            let mut bootstrap = exporting_soon(proxy.bootstrap(release, istiod.address()));
+            if is_strict {
+                Secrets::tell(&proxy, &mut bootstrap);
+            }
             Envoy::draining(&bootstrap, 2, DRAIN, "immediate").await
         };
         let gateway = start(Proxy {
@@ -201,8 +232,21 @@ impl Mesh {
             host: "stock.shop.svc.cluster.local:8081".to_owned(),
             path: "/items".to_owned(),
         });
+        let strict = match secrets {
+            Some(secrets) => {
+                let proxy = Proxy {
+                    kind: Kind::Sidecar,
+                    name: "otel-collector",
+                    namespace: "observability",
+                    address: block.address(13),
+                    labels: json!({"app": "otel-collector"}),
+                };
+                Some(Strict { secrets, sidecar: start(proxy).await })
+            }
+            None => None,
+        };
         let client = Client::new(Version::H1);
-        Self { istiod, kube, gateway, web, stock, apps, collector, client, block }
+        Self { istiod, kube, gateway, web, stock, apps, collector, strict, client, block }
     }
 
     /// Where the gateway listens.
@@ -215,6 +259,13 @@ impl Mesh {
     #[must_use]
     pub fn web_inbound(&self) -> SocketAddr {
         SocketAddr::from((self.block.address(11), 15080))
+    }
+
+    /// Where the collector's sidecar takes spans, and the sidecar, if there is one.
+    #[must_use]
+    pub fn collector_sidecar(&self) -> Option<(SocketAddr, &Envoy)> {
+        let strict = self.strict.as_ref()?;
+        Some((SocketAddr::from((self.block.address(13), 4318)), &strict.sidecar))
     }
 
     /// Sends a request through the whole mesh.
@@ -276,9 +327,24 @@ impl Mesh {
         for envoy in [self.gateway, self.web, self.stock] {
             envoy.stop().await;
         }
+        if let Some(Strict { secrets, sidecar }) = self.strict {
+            sidecar.stop().await;
+            secrets.stop().await;
+        }
         self.istiod.stop().await;
         self.kube.stop().await;
     }
+}
+
+/// Gives each proxy the certificate of its service account.
+async fn secrets(block: &Block) -> Secrets {
+    Secrets::start(&[
+        (block.address(10), "istio-ingress", "istio-ingressgateway"),
+        (block.address(11), "shop", "web"),
+        (block.address(12), "shop", "stock"),
+        (block.address(13), "observability", "otel-collector"),
+    ])
+    .await
 }
 
 /// Istio gives connections 45 seconds where a listener changes, and asks for an end with the next
