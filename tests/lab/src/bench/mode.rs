@@ -1,7 +1,7 @@
 //! What is compared: an Envoy each, alike but for what traces.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use meshweft_core::config::Config;
 use serde_json::{Value, json};
@@ -41,6 +41,8 @@ pub enum Tracer {
     Empty,
     /// The filter, with this configuration.
     Meshweft(Value),
+    /// Another build of it.
+    Other(PathBuf, Value),
     /// Envoy's own OpenTelemetry tracer.
     OpenTelemetry {
         /// Its share of the requests, in percent.
@@ -154,6 +156,17 @@ pub fn modes(quick: bool) -> Vec<Mode> {
     all
 }
 
+/// Another build of the filter: nothing recorded, and everything.
+#[must_use]
+pub fn others(module: &Path) -> [Mode; 2] {
+    let stem = module.file_stem().unwrap_or_default().to_string_lossy();
+    [(0_u8, names::OFF), (1, names::ALL)].map(|(rate, name)| {
+        let config = configuration(json!({"sampling": {"rate": rate}}));
+        let tracer = Tracer::Other(module.to_owned(), config);
+        mode(&format!("{name}, {stem}"), tracer, rate.into())
+    })
+}
+
 /// A configuration with all defaults but for these fields, and without correlation.
 #[must_use]
 pub fn configuration(more: Value) -> Value {
@@ -216,6 +229,10 @@ impl Mode {
         let filters = match &self.tracer {
             Tracer::Empty => vec![json!({"name": "empty", "typed_config": wasm_of(empty, "")})],
             Tracer::Meshweft(config) => vec![meshweft(config)],
+            Tracer::Other(module, config) => {
+                let config = wasm_of(module, &config.to_string());
+                vec![json!({"name": "meshweft", "typed_config": config})]
+            }
             Tracer::Nothing | Tracer::OpenTelemetry { .. } | Tracer::Zipkin { .. } => vec![],
         };
         let mut listener =
@@ -233,7 +250,7 @@ impl Mode {
                 runtime
                     .extend(flush.map(|n| ("tracing.zipkin.min_flush_spans".to_owned(), n.into())));
             }
-            Tracer::Nothing | Tracer::Empty | Tracer::Meshweft(_) => {}
+            Tracer::Nothing | Tracer::Empty | Tracer::Meshweft(_) | Tracer::Other(..) => {}
         }
         let clusters = vec![cluster("app", upstream), cluster(COLLECTOR, collector)];
         let mut bootstrap = bootstrap(node("bench"), vec![listener], clusters);

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 use meshweft_host_tests::Module;
-use meshweft_lab::bench::mode::modes;
+use meshweft_lab::bench::mode::{modes, others};
 use meshweft_lab::bench::report::{About, Report};
 use meshweft_lab::bench::scale::SERIES;
 use meshweft_lab::bench::{Plan, chart, encode, run};
@@ -19,12 +19,14 @@ use meshweft_lab::paths;
 use serde_json::{Value, json};
 
 const USAGE: &str =
-    "usage: bench [--quick | --scale | --encode] [--only TEXT[,TEXT]…] [--rounds N] [--out FOLDER]
+    "usage: bench [--quick | --scale | --encode] [--only TEXT[,TEXT]…] [--other FILE]… [--rounds N]
+              [--out FOLDER]
 
   --quick       the modes of the main goals, under a minute
   --scale       how the cost grows with rules, headers and so on, in the emulated host
   --encode      what it costs to encode a span, beside the native tracer's
   --only TEXT   beside the plain Envoy, only modes whose name contains one of these texts
+  --other FILE  beside it, the modes 0 % and 100 % with another build of the filter
   --rounds N    so many rounds
   --out FOLDER  where the figures and charts go (target/bench)";
 
@@ -34,6 +36,7 @@ struct Arguments {
     scale: bool,
     encode: bool,
     only: Option<String>,
+    others: Vec<PathBuf>,
     rounds: Option<usize>,
     out: PathBuf,
 }
@@ -62,6 +65,7 @@ async fn main() -> ExitCode {
         empty: paths::empty_module(),
     };
     let mut modes = modes(quick);
+    modes.extend(arguments.others.iter().flat_map(|module| others(module)));
     if let Some(only) = &arguments.only {
         let wanted = |name: &str| only.split(',').any(|text| name.contains(text));
         modes.retain(|mode| mode.name == "plain" || wanted(&mode.name));
@@ -98,6 +102,7 @@ fn arguments() -> Option<Arguments> {
         scale: false,
         encode: false,
         only: None,
+        others: Vec::new(),
         rounds: None,
         out: paths::workspace().join("target/bench"),
     };
@@ -108,6 +113,7 @@ fn arguments() -> Option<Arguments> {
             "--scale" => arguments.scale = true,
             "--encode" => arguments.encode = true,
             "--only" => arguments.only = Some(given.next()?),
+            "--other" => arguments.others.push(given.next()?.into()),
             "--rounds" => arguments.rounds = Some(given.next()?.parse().ok().filter(|n| *n > 0)?),
             "--out" => arguments.out = given.next()?.into(),
             _ => return None,
