@@ -1,6 +1,7 @@
 //! JSON, written straight into bytes.
 
 use crate::config::Scalar;
+use crate::model::hex_digits;
 
 /// Text that is JSON already.
 pub(super) fn raw(out: &mut Vec<u8>, json: &str) {
@@ -36,10 +37,7 @@ pub(super) fn inner(out: &mut Vec<u8>, text: &str) {
 
 /// Bytes as two digits each.
 pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const fn digit(nibble: u8) -> u8 {
-        nibble.wrapping_add(if nibble < 10 { b'0' } else { b'a'.wrapping_sub(10) })
-    }
-    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
+    out.extend(bytes.iter().flat_map(|byte| hex_digits(*byte)));
 }
 
 /// A whole number from 0.

@@ -174,20 +174,25 @@ fn lower_hex(text: &[u8], digits: usize) -> Result<u128, IdError> {
     })
 }
 
-/// Appends `bytes` in lower-case hex. Far cheaper than `format!`, and this runs for every request.
+/// Appends `bytes` in lower-case hex. Far cheaper than `format!`, and this runs for every request:
+/// as many digits as the longest id has are appended at once.
 pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
-    out.reserve(bytes.len().saturating_mul(2));
-    for &byte in bytes {
-        out.extend(hex_digits(byte));
+    for bytes in bytes.chunks(16) {
+        let mut digits = [0; 32];
+        for (pair, &byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&hex_digits(byte));
+        }
+        let digits = digits.get(..bytes.len().saturating_mul(2)).unwrap_or_default();
+        out.push_str(str::from_utf8(digits).unwrap_or_default());
     }
 }
 
 /// The two digits of a byte in lower-case hex.
-pub(crate) fn hex_digits(byte: u8) -> [char; 2] {
-    let digit = |value: u8| {
+pub(crate) const fn hex_digits(byte: u8) -> [u8; 2] {
+    const fn digit(value: u8) -> u8 {
         let zero = if value < 10 { b'0' } else { b'a'.wrapping_sub(10) };
-        char::from(zero.wrapping_add(value))
-    };
+        zero.wrapping_add(value)
+    }
     [digit(byte >> 4), digit(byte & 0xf)]
 }
 

@@ -72,7 +72,7 @@ pub(super) fn push_percent_encoded(out: &mut String, text: &str) {
             out.push(char::from(byte));
         } else {
             out.push('%');
-            out.extend(hex_digits(byte).map(|digit| digit.to_ascii_uppercase()));
+            out.extend(hex_digits(byte).map(|digit| char::from(digit.to_ascii_uppercase())));
         }
     }
 }
