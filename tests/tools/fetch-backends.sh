@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# fetch-backends.sh NAME…: gets these trace backends (otelcol, jaeger, zipkin), once, and prints a path each.
-# The Go programs are built from modules that go.sum pins; the jar is checked against backends.sha256.
+# fetch-backends.sh NAME…: gets these trace backends (otelcol, jaeger, zipkin), and SkyWalking's agent (skywalking),
+# once, and prints a path each.
+# The Go programs are built from modules that go.sum pins; the jar and the wheel are checked against backends.sha256.
 # Cold, with modules to download, on two busy cores: the Collector 6 minutes, Jaeger 13, Zipkin some seconds;
 # of a processor's time it is 9 minutes in all, of disk 4 GB, nearly all of that Go's own caches.
 source "$(dirname "$0")/common.sh"
@@ -46,7 +47,25 @@ zipkin_jar() {
     rm -rf "$WORK"
 }
 
-[ $# -gt 0 ] || die "name a backend: otelcol, jaeger, zipkin"
+# The wheel of SkyWalking's agent for Python, of which its own reader and writer of contexts are used, and nothing that
+# it depends on. Sets PROGRAM.
+skywalking_wheel() {
+    local version=1.3.0 wheel
+    wheel=apache_skywalking-$version-py3-none-any.whl
+    PROGRAM=$SHELF/$wheel
+    [ ! -f "$PROGRAM" ] || return 0
+    "$ROOT/tests/tools/doctor.sh" python3
+    say "getting SkyWalking's agent $version"
+    new_folder
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest "$WORK" \
+        "apache-skywalking==$version" </dev/null >&2 || die "cannot get the wheel apache-skywalking $version"
+    (cd "$WORK" && grep -F " $wheel" "$sums" | sha256sum --quiet --strict --check >&2) ||
+        die "the wheel of SkyWalking's agent $version is not the pinned one"
+    mv "$WORK/$wheel" "$PROGRAM"
+    rm -rf "$WORK"
+}
+
+[ $# -gt 0 ] || die "name a backend: otelcol, jaeger, zipkin, skywalking"
 for name in "$@"; do
     case $name in
     otelcol | jaeger)
@@ -54,6 +73,7 @@ for name in "$@"; do
         PROGRAM=$BUILT/$name
         ;;
     zipkin) zipkin_jar ;;
+    skywalking) skywalking_wheel ;;
     *) die "no backend is named $name" ;;
     esac
     printf '%s\n' "$PROGRAM"

@@ -31,4 +31,5 @@ pub mod process;
 pub mod raw;
 pub mod story;
 pub mod strategies;
+pub mod tls;
 pub mod tree;

@@ -14,6 +14,7 @@ use meshweft_lab::ends::{all_ways_to_end, filter};
 use meshweft_lab::envoy::Envoy;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::story::Story;
+use meshweft_lab::tls::Certificates;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -441,43 +442,9 @@ async fn each_try_is_a_child_of_the_request() {
     lab.envoy.stop().await;
 }
 
-/// A key and a certificate of its own for `identity`, as files `name.key` and `name.crt`.
-fn certificate(folder: &std::path::Path, name: &str, identity: &str) {
-    let output = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-days", "2", "-subj", &format!("/CN={name}")])
-        .args(["-addext", &format!("subjectAltName=URI:{identity},DNS:app.test")])
-        .arg("-keyout")
-        .arg(folder.join(format!("{name}.key")))
-        .arg("-out")
-        .arg(folder.join(format!("{name}.crt")))
-        .output()
-        .expect("openssl");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_tell_of_tls_and_of_whom_they_met() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = |name: &str| json!({"filename": folder.path().join(name)});
-    certificate(folder.path(), "server", "spiffe://lab/server");
-    certificate(folder.path(), "client", "spiffe://lab/client");
-    let tls = |kind: &str, own: &str, other: &str, more: Value| {
-        let mut context = json!({
-            "@type": format!("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}"),
-            "common_tls_context": {
-                "tls_certificates": [{
-                    "certificate_chain": file(&format!("{own}.crt")),
-                    "private_key": file(&format!("{own}.key")),
-                }],
-                "validation_context": {"trusted_ca": file(&format!("{other}.crt"))},
-            },
-        });
-        for (key, value) in more.as_object().into_iter().flatten() {
-            context[key] = value.clone();
-        }
-        json!({"name": "envoy.transport_sockets.tls", "typed_config": context})
-    };
+    let certificates = Certificates::of(&["server", "client"]);
     let (app, collector) = (App::start().await, Collector::start().await);
     let config = exporting(json!({"spans": {"facts": ["tls"]}}));
     let start = |direction, to: SocketAddr, socket: Option<Value>, secured: bool| {
@@ -500,15 +467,10 @@ async fn both_sides_tell_of_tls_and_of_whom_they_met() {
         let clusters = vec![next, cluster(COLLECTOR, collector.address())];
         bootstrap(node("lab"), vec![listener], clusters)
     };
-    let socket = tls(
-        "DownstreamTlsContext",
-        "server",
-        "client",
-        json!({"require_client_certificate": true}),
-    );
+    let socket = certificates.downstream("server", "client");
     let inbound =
         Envoy::start(&start(Direction::Inbound, app.address(), Some(socket), true), 1).await;
-    let socket = tls("UpstreamTlsContext", "client", "server", json!({"sni": "app.test"}));
+    let socket = certificates.upstream(Some("client"), "server", Version::H1);
     let to = inbound.listener("main");
     let outbound = Envoy::start(&start(Direction::Outbound, to, Some(socket), false), 1).await;
     let answer = Client::new(Version::H1).get(outbound.listener("main"), "/", &[]).await;

@@ -19,6 +19,7 @@ pub mod otelcol;
 pub mod otlp;
 pub mod relay;
 pub mod shop;
+pub mod skywalking;
 pub mod zipkin;
 
 /// The program of a backend, named by an environment variable.

@@ -11,6 +11,7 @@
 )]
 
 mod sampling;
+mod skywalking;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +25,10 @@ use meshweft_lab::backends::shop::{GRPC, HTTP, JSON, SHAPE, Shop, Way, ZIPKIN, d
 use meshweft_lab::backends::zipkin::Zipkin;
 use meshweft_lab::client::{Client, Version};
 use meshweft_lab::collector::Span;
+use meshweft_lab::config::{cluster, cluster_h2};
 use meshweft_lab::envoy::adds_up;
-use meshweft_lab::mesh::{Options, Workload};
+use meshweft_lab::mesh::{Options, Workload, exporting};
+use meshweft_lab::tls::{Certificates, HOST};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use serde_json::{Value, json};
 
@@ -41,6 +44,11 @@ async fn flood(shop: &Shop) {
     shop.flood("/shop", CONNECTIONS, PER_CONNECTION).await;
     delivered(&shop.web, REQUESTS * Shop::SPANS_OF_WEB).await;
     delivered(&shop.stock, REQUESTS * Shop::SPANS_OF_STOCK).await;
+}
+
+/// One worker, which is up sooner than two: for where few requests are sent.
+fn alone() -> Options {
+    Options { workers: 1, ..Options::default() }
 }
 
 /// One request of every kind that leaves another kind of span, and a line for each.
@@ -98,7 +106,7 @@ async fn the_collector_writes_every_kind_of_span_as_it_went_in() {
     let mut before = 0;
     for way in [HTTP, JSON, GRPC] {
         let relay = way.relay(collector.http(), collector.grpc()).await;
-        let lab = way.workload("kinds", relay.address(), json!({}), Options::default()).await;
+        let lab = way.workload("kinds", relay.address(), json!({}), alone()).await;
         let expected = every_kind(&lab).await;
         delivered(&lab, expected.len()).await;
         before += expected.len();
@@ -220,7 +228,7 @@ async fn a_collector_that_wants_a_token_gets_it_or_the_spans_are_counted_as_refu
             (json!({"authorization": "Bearer ${LAB_TOKEN}"}), taken, "exported"),
         ] {
             let export = json!({"export": {"headers": headers}});
-            let lab = way.workload("token", relay.address(), export, Options::default()).await;
+            let lab = way.workload("token", relay.address(), export, alone()).await;
             let client = Client::new(Version::H1);
             let to = lab.envoy.listener("inbound");
             assert_eq!(client.get(to, "/a", &[]).await.expect("an answer").status, 200);
@@ -233,6 +241,49 @@ async fn a_collector_that_wants_a_token_gets_it_or_the_spans_are_counted_as_refu
         assert_eq!(relay.statuses(), [refused, refused, taken]);
     }
     assert_eq!(collector.written(3).await.len(), 3);
+    collector.stop().await;
+}
+
+/// The cluster knows the certificates, and the filter needs to know nothing of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_mutual_tls_gets_its_spans_and_nobody_else_may_send_any() {
+    let certificates = Certificates::of(&["collector", "proxy"]);
+    let collector = OtelCollector::changed(|config| {
+        for protocol in ["http", "grpc"] {
+            config["receivers"]["otlp"]["protocols"][protocol]["tls"] = json!({
+                "cert_file": certificates.chain("collector"),
+                "key_file": certificates.key("collector"),
+                "client_ca_file": certificates.chain("proxy"),
+            });
+        }
+    })
+    .await;
+    let mut served = 0;
+    for (protocol, version, mut cluster) in [
+        ("otlp/http", Version::H1, cluster("secured", collector.http())),
+        ("otlp/grpc", Version::H2, cluster_h2("secured", collector.grpc())),
+    ] {
+        for own in [Some("proxy"), None] {
+            cluster["transport_socket"] = certificates.upstream(own, "collector", version);
+            let config = exporting(json!({"export": {
+                "cluster": "secured", "authority": HOST, "scheme": "https", "protocol": protocol,
+                "retry": {"initial": "100ms", "max": "200ms", "max_elapsed": "1s"},
+            }}));
+            let clusters = vec![cluster.clone()];
+            let options = Options { clusters, workers: 1, ..alone() };
+            let lab = Workload::with(&config, options).await;
+            let to = lab.envoy.listener("inbound");
+            Client::new(Version::H1).get(to, "/a", &[]).await.expect("an answer");
+            let counter = if own.is_some() { "exported" } else { "dropped_retries_exhausted" };
+            let metrics =
+                lab.envoy.metrics_until(|m| m.get(counter) == Some(&1) && adds_up(m)).await;
+            served += usize::from(own.is_some());
+            let refused = metrics["export_requests"] > 1;
+            assert_eq!(refused, own.is_none(), "{protocol}: {metrics:#?}");
+            assert_eq!(collector.written(served).await.len(), served);
+            lab.envoy.stop().await;
+        }
+    }
     collector.stop().await;
 }
 
@@ -262,7 +313,7 @@ async fn a_collector_out_of_memory_is_asked_again_until_the_patience_ends() {
         let relay = way.relay(collector.http(), collector.grpc()).await;
         let retry = json!({"initial": "100ms", "max": "200ms", "max_elapsed": "1s"});
         let export = json!({"export": {"retry": retry}});
-        let lab = way.workload("patient", relay.address(), export, Options::default()).await;
+        let lab = way.workload("patient", relay.address(), export, alone()).await;
         let to = lab.envoy.listener("inbound");
         assert_eq!(
             Client::new(Version::H1).get(to, "/a", &[]).await.expect("an answer").status,
@@ -291,7 +342,7 @@ async fn jaeger_tells_every_kind_of_span_as_it_went_in() {
     for way in [HTTP, JSON, GRPC] {
         let jaeger = Jaeger::start().await;
         let relay = way.relay(jaeger.http(), jaeger.grpc()).await;
-        let lab = way.workload("kinds", relay.address(), json!({}), Options::default()).await;
+        let lab = way.workload("kinds", relay.address(), json!({}), alone()).await;
         let expected = every_kind(&lab).await;
         delivered(&lab, expected.len()).await;
         let mut stored = Vec::new();
