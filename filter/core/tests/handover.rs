@@ -183,6 +183,23 @@ fn an_instance_that_wakes_takes_back_what_it_left() {
     assert_eq!((proxy.sum(), proxy.stat("taken_over")), ([3, 0, 0, 0], 0));
 }
 
+/// No host should, and an instance that is asked twice to go leaves everything once.
+#[test]
+fn who_is_asked_twice_leaves_everything_once() {
+    let proxy = Proxy::default();
+    let (mut old, mut new) = (proxy.instance(BEFORE), proxy.instance(AFTER));
+    old.serve(2);
+    assert!(!old.go());
+    old.serve(1);
+    assert!(!old.go());
+    drop(old);
+    proxy.pass(LEASE);
+    let calls = new.calls();
+    assert_eq!(calls.len(), 2);
+    calls.iter().for_each(|call| new.answer(call, 200));
+    assert_eq!(proxy.sum(), [3, 0, 0, 0]);
+}
+
 /// Its worker was busy for longer than others wait.
 #[test]
 fn an_instance_that_wakes_late_leaves_to_others_what_they_have_taken() {

@@ -140,7 +140,8 @@ impl Exporter {
         self.queue.hurry();
         let under_way = self.in_flight.iter_mut().map(|attempt| (true, &mut attempt.batch));
         let waiting = self.queue.waiting().map(|batch| (false, batch));
-        let mut batches: Vec<_> = under_way.chain(waiting).collect();
+        let mut batches: Vec<_> =
+            under_way.chain(waiting).filter(|(_, batch)| batch.left.is_none()).collect();
         let mut room = handover::MAX_BYTES;
         let parcel = |(under_way, batch): &mut (bool, &mut Batch)| {
             let load = batch.load();
