@@ -233,7 +233,7 @@ impl Plugin {
         };
         match self.phase {
             Phase::Serving => exporter.take_over(shared, now, &mut self.metrics),
-            Phase::Draining { .. } | Phase::Done => exporter.wake(shared, now),
+            Phase::Draining { .. } | Phase::Done => exporter.wake(shared, now, &mut self.metrics),
         }
         let over = match self.phase {
             Phase::Draining { until } => exporter.is_idle() || now >= until,
@@ -293,7 +293,7 @@ impl Plugin {
         rng: &mut impl Rng,
     ) -> Option<String> {
         let exporter = self.exporter.as_mut()?;
-        exporter.wake(shared, now);
+        exporter.wake(shared, now, &mut self.metrics);
         exporter.outcome(id, outcome, now, &mut self.metrics, rng)
     }
 
@@ -306,7 +306,7 @@ impl Plugin {
             correlation.on_shutdown(&mut self.metrics);
         }
         let idle = self.exporter.as_mut().is_none_or(|exporter| {
-            exporter.drain(shared, now);
+            exporter.drain(shared, now, &mut self.metrics);
             exporter.is_idle()
         });
         let patience =

@@ -146,6 +146,13 @@ impl Story {
         self.exporter.push(&span, now, &mut self.metrics);
     }
 
+    /// The exporter is told to go, and lives.
+    fn drain(&mut self) {
+        let (shared, now) = (Local::default(), self.time());
+        self.exporter.drain(&shared, now, &mut self.metrics);
+        self.exporter.wake(&shared, now, &mut self.metrics);
+    }
+
     /// Goes on for `millis`, with `per_tick` new spans before each tick.
     fn run(&mut self, millis: u64, per_tick: u64, collector: impl Fn(u64) -> Reply) {
         self.run_with(millis, per_tick, |_, now| collector(now));
@@ -471,7 +478,7 @@ fn a_reload_drains_at_once() {
     let mut story = Story::new(|config| config.batch.interval = Duration::from_secs(60));
     story.run(2_000, 10, |_| OK);
     assert_eq!(story.requests, []);
-    story.exporter.drain(&Local::default(), story.time());
+    story.drain();
     story.run(2 * TICK, 0, |_| OK);
     assert!(story.exporter.is_idle());
     assert_eq!(story.stored_once(), 200);
@@ -485,7 +492,7 @@ fn a_reload_drains_at_once() {
 fn a_reload_during_an_outage_drains_after_it() {
     let mut story = Story::new(|_| ());
     story.run(5_000, 10, |_| RESET);
-    story.exporter.drain(&Local::default(), story.time());
+    story.drain();
     story.run(5_000, 0, |_| RESET);
     assert!(!story.exporter.is_idle());
     story.settle();
@@ -497,7 +504,7 @@ fn what_is_abandoned_is_counted() {
     let mut story = Story::new(|_| ());
     story.run(5_000, 10, |_| Reply::NoAnswer { after: 60_000 });
     assert!(story.total(Metric::InFlightSpans) > 0);
-    story.exporter.drain(&Local::default(), story.time());
+    story.drain();
     story.exporter.abandon(&mut story.metrics);
     story.check();
     assert!(story.exporter.is_idle());

@@ -72,16 +72,16 @@ impl Proxy {
         self.stats.borrow().get(&format!("meshweft_{name}")).copied().unwrap_or(0)
     }
 
-    /// Of all spans: `[exported, dropped at a shutdown, waiting, under way]`, which are all that
-    /// there are.
-    fn sum(&self) -> [i64; 4] {
+    /// Of all spans: `[exported, dropped at a shutdown, waiting, under way, left]`.
+    fn sum(&self) -> [i64; 5] {
         let found = ["exported", "dropped_shutdown", "queue_spans", "in_flight_spans"];
-        let found = found.map(|name| self.stat(name));
-        assert_eq!(found.iter().sum::<i64>(), self.stat("sampled"), "{:#?}", self.stats.borrow());
-        if found[2] == 0 {
-            assert_eq!(self.stat("queue_bytes"), 0);
+        let [exported, dropped, waiting, under_way] = found.map(|name| self.stat(name));
+        let left = self.stat("sampled") - exported - dropped - waiting - under_way;
+        for gauge in [waiting, under_way, self.stat("queue_bytes"), left] {
+            assert!(gauge >= 0, "{:#?}", self.stats.borrow());
         }
-        found
+        assert_eq!(waiting == 0, self.stat("queue_bytes") == 0);
+        [exported, dropped, waiting, under_way, left]
     }
 
     /// Bytes that stand in shared data.
@@ -152,7 +152,7 @@ fn what_waits_in_an_instance_that_is_ended_goes_with_the_next_one() {
     old.serve(3);
     assert!(!old.go());
     drop(old);
-    assert_eq!(proxy.sum(), [0, 0, 3, 0]);
+    assert_eq!(proxy.sum(), [0, 0, 0, 0, 3]);
     // It might have waked.
     proxy.pass(LEASE - 1);
     assert_eq!(new.calls(), []);
@@ -161,7 +161,7 @@ fn what_waits_in_an_instance_that_is_ended_goes_with_the_next_one() {
     // The spans are those of the old one, with its resource.
     assert!(named(call, "before") && !named(call, "after"));
     new.answer(call, 200);
-    assert_eq!((proxy.sum(), proxy.stat("taken_over")), ([3, 0, 0, 0], 3));
+    assert_eq!((proxy.sum(), proxy.stat("taken_over")), ([3, 0, 0, 0, 0], 3));
     assert_eq!((new.calls(), proxy.held()), (vec![], 0));
 }
 
@@ -180,7 +180,7 @@ fn an_instance_that_wakes_takes_back_what_it_left() {
     assert_eq!(new.calls(), []);
     old.answer(call, 200);
     assert!(old.tick().done);
-    assert_eq!((proxy.sum(), proxy.stat("taken_over")), ([3, 0, 0, 0], 0));
+    assert_eq!((proxy.sum(), proxy.stat("taken_over")), ([3, 0, 0, 0, 0], 0));
 }
 
 /// No host should, and an instance that is asked twice to go leaves everything once.
@@ -197,7 +197,7 @@ fn who_is_asked_twice_leaves_everything_once() {
     let calls = new.calls();
     assert_eq!(calls.len(), 2);
     calls.iter().for_each(|call| new.answer(call, 200));
-    assert_eq!(proxy.sum(), [3, 0, 0, 0]);
+    assert_eq!(proxy.sum(), [3, 0, 0, 0, 0]);
 }
 
 /// Its worker was busy for longer than others wait.
@@ -212,14 +212,14 @@ fn an_instance_that_wakes_late_leaves_to_others_what_they_have_taken() {
     assert!(!old.go());
     proxy.pass(LEASE);
     let calls = new.calls();
-    assert_eq!((calls.len(), proxy.sum()), (2, [0, 0, 0, 3]));
+    assert_eq!((calls.len(), proxy.sum()), (2, [0, 0, 0, 3, 0]));
     // An answer to what is not its own any more is nobody's.
     old.answer(&sent[0], 200);
-    assert_eq!(proxy.sum(), [0, 0, 0, 3]);
+    assert_eq!(proxy.sum(), [0, 0, 0, 3, 0]);
     let tick = old.tick();
     assert_eq!((tick.calls, tick.done), (vec![], true));
     calls.iter().for_each(|call| new.answer(call, 200));
-    assert_eq!((proxy.sum(), proxy.stat("taken_over")), ([3, 0, 0, 0], 3));
+    assert_eq!((proxy.sum(), proxy.stat("taken_over")), ([3, 0, 0, 0, 0], 3));
 }
 
 #[test]
@@ -231,10 +231,10 @@ fn what_is_under_way_is_sent_again_unless_its_answer_comes() {
         proxy.pass(1);
         let [sent] = &old.calls()[..] else { panic!() };
         assert!(!old.go());
-        assert_eq!(proxy.sum(), [0, 0, 0, 5]);
+        assert_eq!(proxy.sum(), [0, 0, 0, 0, 5]);
         if comes {
             old.answer(sent, 200);
-            assert_eq!((proxy.sum(), proxy.held()), ([5, 0, 0, 0], 0));
+            assert_eq!((proxy.sum(), proxy.held()), ([5, 0, 0, 0, 0], 0));
         }
         proxy.pass(LEASE);
         let calls = new.calls();
@@ -243,7 +243,7 @@ fn what_is_under_way_is_sent_again_unless_its_answer_comes() {
             assert_eq!(call.body, sent.body, "the same again");
             new.answer(call, 200);
         }
-        assert_eq!(proxy.sum(), [5, 0, 0, 0]);
+        assert_eq!(proxy.sum(), [5, 0, 0, 0, 0]);
     }
 }
 
@@ -268,7 +268,7 @@ fn of_many_workers_one_takes_each_batch() {
             }
         }
     }
-    assert_eq!((calls, proxy.sum()), (16, [4_800, 0, 0, 0]));
+    assert_eq!((calls, proxy.sum()), (16, [4_800, 0, 0, 0, 0]));
     assert_eq!((proxy.stat("taken_over"), proxy.held()), (4_800, 0));
 }
 
@@ -290,7 +290,7 @@ fn one_change_after_the_other_loses_nothing() {
     for call in last.calls() {
         last.answer(&call, 200);
     }
-    assert_eq!(proxy.sum(), [200, 0, 0, 0]);
+    assert_eq!(proxy.sum(), [200, 0, 0, 0, 0]);
 }
 
 /// Spans, and the headers that go with them, are for one collector alone.
@@ -312,9 +312,9 @@ fn another_destination_gets_nothing_and_counts_it() {
         old.go();
         drop(old);
         proxy.pass(OVER - 1);
-        assert_eq!((new.calls(), proxy.sum()), (vec![], [0, 0, 3, 0]), "{export}");
+        assert_eq!((new.calls(), proxy.sum()), (vec![], [0, 0, 0, 0, 3]), "{export}");
         proxy.pass(1);
-        assert_eq!((new.calls(), proxy.sum()), (vec![], [0, 3, 0, 0]), "{export}");
+        assert_eq!((new.calls(), proxy.sum()), (vec![], [0, 3, 0, 0, 0]), "{export}");
         assert_eq!(proxy.held(), 0);
     }
 }
@@ -332,7 +332,7 @@ fn other_bounds_and_pauses_are_no_other_destination() {
     proxy.pass(LEASE);
     let [call] = &new.calls()[..] else { panic!() };
     new.answer(call, 200);
-    assert_eq!(proxy.sum(), [3, 0, 0, 0]);
+    assert_eq!(proxy.sum(), [3, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn an_instance_that_exports_nothing_counts_what_was_left() {
     drop(old);
     proxy.pass(OVER);
     assert_eq!(new.calls(), []);
-    assert_eq!((proxy.sum(), proxy.held()), ([0, 5, 0, 0], 0));
+    assert_eq!((proxy.sum(), proxy.held()), ([0, 5, 0, 0, 0], 0));
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn there_must_be_room_in_the_queue() {
     new.answer(own, 200);
     let [call] = &new.calls()[..] else { panic!() };
     new.answer(call, 200);
-    assert_eq!(proxy.sum(), [5, 0, 0, 0]);
+    assert_eq!(proxy.sum(), [5, 0, 0, 0, 0]);
 }
 
 /// Spans of 16 MiB at most are left, and no more than 256 batches; the rest is counted.
@@ -391,7 +391,7 @@ fn what_has_no_room_is_counted_if_its_owner_does_not_wake() {
                 }
             }
         }
-        let expected = if wakes { [300, 0, 0, 0] } else { [256, 44, 0, 0] };
+        let expected = if wakes { [300, 0, 0, 0, 0] } else { [256, 44, 0, 0, 0] };
         assert_eq!((proxy.sum(), proxy.held()), (expected, 0));
     }
 }
@@ -409,7 +409,7 @@ fn strangers_bytes_are_not_sent() {
     bytes[20] ^= 1;
     proxy.shared.set(body, &bytes, 0).unwrap();
     proxy.pass(LEASE);
-    assert_eq!((new.calls(), proxy.sum()), (vec![], [0, 3, 0, 0]));
+    assert_eq!((new.calls(), proxy.sum()), (vec![], [0, 3, 0, 0, 0]));
     // A list that is none does no harm either, and is written over.
     for garbage in [&b"x"[..], &[0xff; 8 + 39], &[0; 100_000]] {
         proxy.shared.set("meshweft/1/handover", garbage, 0).unwrap();

@@ -25,7 +25,8 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 /// The queue and its deliveries, for one worker.
 ///
 /// After every call, over all calls so far, the spans that were pushed are those exported, those
-/// dropped by cause, and those that the gauges show as waiting and as under way.
+/// dropped by cause, and those that the gauges show as waiting and as under way; but for what is
+/// left to others, from [`drain`](Self::drain) until somebody takes it.
 #[derive(Debug)]
 pub struct Exporter {
     protocol: Protocol,
@@ -136,41 +137,55 @@ impl Exporter {
 
     /// The configuration is on its way out: batches go without waiting for company, and what is
     /// unsent is left in shared data, since the host may end this VM with it.
-    pub fn drain(&mut self, shared: &dyn Shared, now: MonoNanos) {
+    ///
+    /// Nobody's gauges count what is left: those of who takes it may begin anew at zero.
+    pub fn drain(&mut self, shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) {
         self.queue.hurry();
         let under_way = self.in_flight.iter_mut().map(|attempt| (true, &mut attempt.batch));
         let waiting = self.queue.waiting().map(|batch| (false, batch));
         let mut batches: Vec<_> =
             under_way.chain(waiting).filter(|(_, batch)| batch.left.is_none()).collect();
         let mut room = handover::MAX_BYTES;
-        let parcel = |(under_way, batch): &mut (bool, &mut Batch)| {
+        let parcel = |(_, batch): &mut (bool, &mut Batch)| {
             let load = batch.load();
             // What will not fit is not packed either.
             let body = (load.bytes <= room).then(|| batch.body(&self.encoder));
             room = room.saturating_sub(body.as_ref().map_or(0, |body| body.len()));
-            Parcel { load, under_way: *under_way, body }
+            Parcel { load, body }
         };
         let parcels: Vec<_> = batches.iter_mut().map(parcel).collect();
         let marks = self.address.leave(&parcels, shared, now);
-        for ((_, batch), mark) in batches.into_iter().zip(marks) {
+        for ((under_way, batch), mark) in batches.into_iter().zip(marks) {
             batch.left = mark;
+            match (mark, under_way) {
+                (Some(_), true) => stop_being_under_way(metrics, batch.load()),
+                (Some(_), false) => stop_waiting(metrics, batch.load()),
+                (None, _) => {}
+            }
         }
     }
 
     /// Takes back what was left, where the host lets this instance go on. What others have taken
     /// meanwhile is theirs.
-    pub fn wake(&mut self, shared: &dyn Shared, now: MonoNanos) {
-        let under_way = self.in_flight.iter_mut().map(|attempt| &mut attempt.batch);
+    pub fn wake(&mut self, shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) {
+        let under_way = self.in_flight.iter_mut().map(|attempt| (true, &mut attempt.batch));
+        let waiting = self.queue.waiting().map(|batch| (false, batch));
         let batches: Vec<_> =
-            under_way.chain(self.queue.waiting()).filter(|batch| batch.left.is_some()).collect();
-        let marks: Vec<_> = batches.iter().filter_map(|batch| batch.left).collect();
+            under_way.chain(waiting).filter(|(_, batch)| batch.left.is_some()).collect();
+        let marks: Vec<_> = batches.iter().filter_map(|(_, batch)| batch.left).collect();
         if marks.is_empty() {
             return;
         }
         let back = handover::take_back(&marks, shared, now);
-        for batch in batches {
-            if batch.left.is_some_and(|mark| back.contains(&mark)) {
-                batch.left = None;
+        for (under_way, batch) in batches {
+            if !batch.left.is_some_and(|mark| back.contains(&mark)) {
+                continue;
+            }
+            batch.left = None;
+            if under_way {
+                count(metrics, Metric::InFlightSpans, batch.load().spans);
+            } else {
+                wait(metrics, batch.load());
             }
         }
         self.queue.forget(|batch| batch.left.is_some());
@@ -187,12 +202,9 @@ impl Exporter {
     pub fn take_over(&mut self, shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) {
         let Claimed { parcels, lost } =
             handover::claim(Some(&self.address), self.queue.room(), shared, now);
-        for Parcel { load, under_way, body } in parcels {
+        for Parcel { load, body } in parcels {
             let Some(body) = body else { continue };
-            if under_way {
-                metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
-                wait(metrics, load);
-            }
+            wait(metrics, load);
             count(metrics, Metric::TakenOver, load.spans);
             self.queue.take_over(load, body);
         }
@@ -213,7 +225,7 @@ impl Exporter {
         for attempt in self.in_flight.drain(..) {
             let load = attempt.batch.load();
             self.queue.release(load);
-            metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
+            stop_being_under_way(metrics, load);
             count(metrics, Metric::DroppedShutdown, load.spans);
         }
         self.collectors.forget();
@@ -235,7 +247,7 @@ impl Exporter {
             metrics.add(Metric::ExportMs, millis);
         }
         let load = batch.load();
-        metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
+        stop_being_under_way(metrics, load);
         let judgement = answer::judge(self.protocol, outcome, elapsed, self.timeout);
         if let Some(failure) = judgement.failure {
             metrics.add(failure, 1);
@@ -291,13 +303,8 @@ pub fn give_up_left(shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) 
     count_lost(&handover::claim(None, Load::default(), shared, now).lost, metrics);
 }
 
-fn count_lost(parcels: &[Parcel], metrics: &mut Metrics) {
-    for Parcel { load, under_way, .. } in parcels {
-        if *under_way {
-            metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
-        } else {
-            stop_waiting(metrics, *load);
-        }
+fn count_lost(loads: &[Load], metrics: &mut Metrics) {
+    for load in loads {
         count(metrics, Metric::DroppedShutdown, load.spans);
     }
 }
@@ -312,6 +319,11 @@ fn wait(metrics: &mut Metrics, load: Load) {
 fn stop_waiting(metrics: &mut Metrics, load: Load) {
     metrics.add(Metric::QueueSpans, signed(load.spans).saturating_neg());
     metrics.add(Metric::QueueBytes, signed(load.bytes).saturating_neg());
+}
+
+/// Counts `load` as under way no more.
+fn stop_being_under_way(metrics: &mut Metrics, load: Load) {
+    metrics.add(Metric::InFlightSpans, signed(load.spans).saturating_neg());
 }
 
 fn count(metrics: &mut Metrics, metric: Metric, amount: usize) {
@@ -406,6 +418,13 @@ mod tests {
         fn push(&mut self, name: &str) {
             let now = self.now();
             self.exporter.push(&span(name), now, &mut self.metrics);
+        }
+
+        /// It is told to go, and lives.
+        fn drain(&mut self) {
+            let (shared, now) = (Local::default(), self.now());
+            self.exporter.drain(&shared, now, &mut self.metrics);
+            self.exporter.wake(&shared, now, &mut self.metrics);
         }
 
         fn poll(&mut self) -> Vec<ExportCall> {
@@ -568,7 +587,7 @@ mod tests {
     fn a_lost_attempt_is_given_up() {
         let mut bench = Bench::new(6);
         bench.push("a");
-        bench.exporter.drain(&Local::default(), MonoNanos::default());
+        bench.drain();
         let id = bench.poll_ids()[0];
         bench.millis += 34_999;
         assert_eq!(bench.poll_ids(), []);
@@ -651,9 +670,7 @@ mod tests {
                         bench.end(id, &outcome);
                         bench.end(id, &outcome);
                     }
-                    98 if step > 1_500 => {
-                        bench.exporter.drain(&Local::default(), MonoNanos::default())
-                    }
+                    98 if step > 1_500 => bench.drain(),
                     99 if bench.rng.random_bool(0.05) => {
                         bench.exporter.abandon(&mut bench.metrics);
                         assert!(bench.exporter.is_idle());

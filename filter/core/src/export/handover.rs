@@ -50,8 +50,6 @@ pub(super) struct Address {
 #[derive(Clone, Debug)]
 pub(super) struct Parcel {
     pub(super) load: Load,
-    /// Whether it was on its way when it was left: the gauges count it as such.
-    pub(super) under_way: bool,
     /// The body of its request; `None` where there is no room for it.
     pub(super) body: Option<Rc<[u8]>>,
 }
@@ -65,7 +63,7 @@ pub(super) struct Claimed {
     /// To be sent.
     pub(super) parcels: Vec<Parcel>,
     /// What can never be sent.
-    pub(super) lost: Vec<Parcel>,
+    pub(super) lost: Vec<Load>,
 }
 
 impl Address {
@@ -153,7 +151,6 @@ impl Address {
     fn entry(&self, parcel: &Parcel, now: MonoNanos) -> Entry {
         let mut entry = Entry {
             slot: None,
-            under_way: parcel.under_way,
             load: parcel.load,
             size: u32::try_from(parcel.body.as_ref().map_or(0, |body| body.len()))
                 .unwrap_or(u32::MAX),
@@ -202,7 +199,7 @@ pub(super) fn claim(
                     return true;
                 }
                 let Some(slot) = entry.slot else {
-                    claimed.lost.push(entry.parcel(None));
+                    claimed.lost.push(entry.load);
                     return false;
                 };
                 let is_mine = address.filter(|address| {
@@ -219,9 +216,10 @@ pub(super) fn claim(
                     Some(_) => {
                         room.spans = room.spans.saturating_sub(entry.load.spans);
                         room.bytes = room.bytes.saturating_sub(entry.load.bytes);
-                        claimed.parcels.push(entry.parcel(Some(found.body.as_slice().into())));
+                        let body = Some(found.body.as_slice().into());
+                        claimed.parcels.push(Parcel { load: entry.load, body });
                     }
-                    None => claimed.lost.push(entry.parcel(None)),
+                    None => claimed.lost.push(entry.load),
                 }
                 slots.push(found);
                 false
@@ -270,7 +268,6 @@ fn key(slot: u16) -> String {
 struct Entry {
     /// Where its body is.
     slot: Option<u16>,
-    under_way: bool,
     load: Load,
     /// Of the body.
     size: u32,
@@ -281,7 +278,7 @@ struct Entry {
 }
 
 /// Bytes of an entry.
-const ENTRY: usize = 39;
+const ENTRY: usize = 38;
 /// What stands for no slot.
 const NONE: u16 = u16::MAX;
 
@@ -290,15 +287,10 @@ impl Entry {
         usize::try_from(self.size).unwrap_or(usize::MAX)
     }
 
-    fn parcel(&self, body: Option<Rc<[u8]>>) -> Parcel {
-        Parcel { load: self.load, under_way: self.under_way, body }
-    }
-
     fn bytes(&self) -> [u8; ENTRY] {
         let short = |amount: usize| u32::try_from(amount).unwrap_or(u32::MAX).to_le_bytes();
-        let parts: [&[u8]; 8] = [
+        let parts: [&[u8]; 7] = [
             &self.slot.unwrap_or(NONE).to_le_bytes(),
-            &[u8::from(self.under_way)],
             &short(self.load.spans),
             &short(self.load.bytes),
             &self.size.to_le_bytes(),
@@ -317,18 +309,15 @@ impl Entry {
     fn read(bytes: &[u8], now: MonoNanos) -> Option<Self> {
         let mut rest = bytes;
         let slot = u16::from_le_bytes(next(&mut rest)?);
-        let [under_way] = next(&mut rest)?;
         let mut amount = || Some(u32::from_le_bytes(next(&mut rest)?));
         let (spans, load, size) = (amount()?, amount()?, amount()?);
         let mut number = || Some(u64::from_le_bytes(next(&mut rest)?));
         let (from, to, mark) = (MonoNanos(number()?), number()?, number()?);
-        let possible = (slot < SLOTS || slot == NONE)
-            && under_way <= 1
-            && from <= now.after(LEASE).after(CLOCK_TOLERANCE);
+        let possible =
+            (slot < SLOTS || slot == NONE) && from <= now.after(LEASE).after(CLOCK_TOLERANCE);
         let length = |amount| usize::try_from(amount).unwrap_or(usize::MAX);
         possible.then_some(Self {
             slot: (slot != NONE).then_some(slot),
-            under_way: under_way == 1,
             load: Load { spans: length(spans), bytes: length(load) },
             size,
             from,
@@ -386,6 +375,9 @@ mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    use rand::rngs::SmallRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
     use crate::config::Config;
     use crate::model::shared::fake::Store;
@@ -400,11 +392,7 @@ mod tests {
     }
 
     fn parcel(spans: usize, body: &str) -> Parcel {
-        Parcel {
-            load: Load { spans, bytes: 10 },
-            under_way: false,
-            body: Some(body.as_bytes().into()),
-        }
+        Parcel { load: Load { spans, bytes: 10 }, body: Some(body.as_bytes().into()) }
     }
 
     const ROOM: Load = Load { spans: 100, bytes: 1_000 };
@@ -418,8 +406,8 @@ mod tests {
     /// Spans that are claimed, and that are lost.
     fn claimed(store: &Store, seconds: u64) -> (Vec<usize>, Vec<usize>) {
         let claimed = claim(Some(&address()), ROOM, store, at(seconds));
-        let spans = |parcels: Vec<Parcel>| parcels.iter().map(|p| p.load.spans).collect();
-        (spans(claimed.parcels), spans(claimed.lost))
+        let sent = claimed.parcels.iter().map(|parcel| parcel.load.spans).collect();
+        (sent, claimed.lost.iter().map(|load| load.spans).collect())
     }
 
     #[test]
@@ -531,16 +519,33 @@ mod tests {
         let good = address().entry(&parcel(1, "body"), at(0));
         let good = Entry { slot: Some(1), ..good };
         assert_eq!(read(&write(&[good]), at(0)), Some(vec![good]));
-        let mut strange = good.bytes();
-        strange[2] = 2;
-        let strange = [&check(&strange)[..], &strange].concat();
         let too_late = Entry { from: at(4), ..good };
         let beyond = Entry { slot: Some(SLOTS), ..good };
         let too_many = vec![Entry { slot: None, ..good }; MAX_ENTRIES + 1];
-        for value in
-            [write(&[good, good]), strange, write(&[too_late]), write(&[beyond]), write(&too_many)]
+        for value in [write(&[good, good]), write(&[too_late]), write(&[beyond]), write(&too_many)]
         {
             assert_eq!(read(&value, at(0)), None);
+        }
+    }
+
+    /// Whole lists with entries of any content: nothing of them is sent, and nothing breaks.
+    #[test]
+    fn no_list_of_a_stranger_is_believed() {
+        let mut rng = SmallRng::seed_from_u64(7);
+        for _ in 0..2_000 {
+            let store = Store::default();
+            leave(&store, &[1, 2, 3]);
+            let mut list = store.value(LIST).unwrap().split_off(8);
+            for _ in 0..rng.random_range(1..8) {
+                let at = rng.random_range(0..list.len());
+                list[at] = if rng.random() { rng.random() } else { [0, 1, 0x7f, 0xff][at % 4] };
+            }
+            store.put(LIST, &[&check(&list)[..], &list].concat());
+            let untouched = |spans: &[usize]| spans.iter().all(|spans| [1, 2, 3].contains(spans));
+            assert!(untouched(&claimed(&store, 2).0));
+            let marks: Vec<_> = leave(&store, &[4]).into_iter().flatten().collect();
+            assert_eq!(take_back(&marks, &store, at(1)), marks);
+            claimed(&store, 100);
         }
     }
 
