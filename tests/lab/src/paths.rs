@@ -45,6 +45,18 @@ pub fn module() -> PathBuf {
     path
 }
 
+/// The native tool: `MESHWEFT_TOOL`, else `target/meshweft`.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn tool() -> PathBuf {
+    let path = env::var_os("MESHWEFT_TOOL")
+        .map_or_else(|| workspace().join("target/meshweft"), PathBuf::from);
+    assert!(path.is_file(), "no tool at {}: `make build` makes it", path.display());
+    path
+}
+
 /// The module of the filter that does nothing, with which the benchmark compares:
 /// `MESHWEFT_EMPTY_WASM`, else `target/empty.wasm`.
 ///
