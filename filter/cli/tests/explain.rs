@@ -260,6 +260,116 @@ fn a_try_at_an_upstream_is_what_its_parent_is() {
     });
 }
 
+/// The section of the explanation, without what stands in every one.
+fn correlation(file: &str, arguments: &[&str]) -> String {
+    let said = said(file, &[&["--request", "GET /"], arguments].concat());
+    let (_, section) = said.split_once("\nCorrelation\n").unwrap_or_default();
+    section.split("\n\n").next().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_remembered_and_looked_up() {
+    let config = json!({
+        "correlation": {"headers": ["x-request-id", "x-job"], "linger": "500ms"},
+        "propagation": {"trust": [{"match": {"headers": {"x-b3-traceid": {"present": true}}},
+            "trust": "link"}]},
+        "export": {"cluster": "c"},
+    });
+    let long = format!("x-job: {}", "x".repeat(257));
+    let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let keys = ["--header", "x-request-id: 7", "--header", "X-Job: a\"b"];
+    let inbound = ["--direction", "inbound"];
+    let outbound = ["--direction", "outbound"];
+    let headers = "  x-request-id  is a key: \"7\"\n  x-job         is a key: \"a\\\"b\"\n";
+    written("correlation", &config, |file| {
+        assert_eq!(
+            correlation(file, &[&keys[..], &inbound, &["--header", parent]].concat()),
+            format!(
+                "{headers}  remembered until 500ms after its end: a call with the same and no \
+                 context is its child"
+            )
+        );
+        let looked_up = "  looked up; what is known there, the proxy alone can say: below is what \
+            becomes of a call of which nothing is";
+        for decision in [&[][..], &["--header", "x-b3-sampled: 1"], &["--header", "b3: x"]] {
+            assert_eq!(
+                correlation(file, &[&keys[..], &outbound, decision].concat()),
+                format!("{headers}{looked_up}")
+            );
+        }
+        for (more, why) in [
+            (
+                &[&outbound[..], &["--header", parent]].concat(),
+                "not looked up: it brings a context",
+            ),
+            (
+                &[&outbound[..], &["--header", "x-b3-traceid: 7"]].concat(),
+                "not looked up: what it brings is not trusted",
+            ),
+            (
+                &Vec::new(),
+                "none: a listener without a direction is a gateway's (--direction tells of another)",
+            ),
+        ] {
+            let said = correlation(file, &[&keys[..], more].concat());
+            assert_eq!(said, format!("{headers}  {why}"));
+        }
+        for direction in [inbound, outbound] {
+            let none = ["--header", "x-request-id: 7", "--header", "x-request-id: 7"];
+            assert_eq!(
+                correlation(file, &[&none[..], &["--header", &long], &direction].concat()),
+                "  x-request-id  is no key: it stands there more than once\n  \
+                   x-job         is no key: longer than 256 bytes\n  \
+                   none: without a key"
+            );
+        }
+        let one = ["--request", "GET /", "--direction", "outbound", "--header", "x-job:"];
+        assert_eq!(
+            told(file, &one)["correlation"],
+            json!({"action": "none", "why": "no_key", "linger": "500ms", "infer": "off", "headers": [
+                {"name": "x-request-id", "value": null, "why": "absent"},
+                {"name": "x-job", "value": null, "why": "empty"},
+            ]})
+        );
+        for (direction, action) in [("inbound", "remembered"), ("outbound", "looked_up")] {
+            let one =
+                ["--request", "GET /", "--direction", direction, "--header", "x-request-id: 7"];
+            let told = told(file, &one);
+            assert_eq!(told["correlation"]["action"], action);
+            assert_eq!(
+                told["correlation"]["headers"][0],
+                json!({"name": "x-request-id", "value": "7", "why": null})
+            );
+        }
+    });
+}
+
+#[test]
+fn where_nothing_is_joined_nothing_is_said_of_it() {
+    for (name, config) in [
+        ("off", json!({"correlation": {"headers": []}, "export": {"cluster": "c"}})),
+        ("gateway", json!({"mode": "gateway", "export": {"cluster": "c"}})),
+        ("no-export", json!({})),
+    ] {
+        written(name, &config, |file| {
+            let request = ["--direction", "inbound", "--header", "x-request-id: 7"];
+            assert_eq!(correlation(file, &request), "");
+            let request = [&["--request", "GET /"][..], &request].concat();
+            assert_eq!(told(file, &request)["correlation"], Value::Null);
+        });
+    }
+    // What is inferred needs no header.
+    let config =
+        json!({"correlation": {"headers": [], "infer": "best"}, "export": {"cluster": "c"}});
+    written("infer", &config, |file| {
+        assert_eq!(
+            correlation(file, &["--direction", "outbound"]),
+            "  none: without a key\n  infer best: a call without a known key is joined by what the \
+             proxy has seen, here nothing"
+        );
+    });
+}
+
 #[test]
 fn ids_are_random_unless_given() {
     let id = || {

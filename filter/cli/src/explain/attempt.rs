@@ -43,6 +43,7 @@ impl<'a> Explanation<'a> {
             trust: Trust::Continue,
             trust_rules: Vec::new(),
             stripped: false,
+            joins: None,
             course,
             rules: Vec::new(),
             headers: changed(&headers, effects.edits),

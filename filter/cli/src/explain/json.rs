@@ -1,10 +1,12 @@
 //! An explanation for programs. The keys are public and stable; the README lists them.
 
+use meshweft_core::correlation::NoKey;
 use meshweft_core::model::{Format, HeaderEdit};
 use meshweft_core::propagation::{Incoming, Malformed, ParentDecision};
 use serde_json::{Map, Value, json};
 
 use super::end::{End, Fate};
+use super::joins::{Action, Joins};
 use super::tried::{Check, Tried};
 use super::{Change, Course, Decided, Explanation};
 
@@ -37,6 +39,7 @@ pub(super) fn value(explanation: &Explanation<'_>) -> Value {
             "value": explanation.trust.name(),
             "rules": list(&explanation.trust_rules, tried),
         },
+        "correlation": explanation.joins.as_ref().map(joins),
         "rules": list(&explanation.rules, tried),
         "outcome": outcome,
         "decision": decided.map(|decided| decision(decided)),
@@ -92,6 +95,36 @@ const fn change_name(change: Change) -> &'static str {
         Change::Added => "added",
         Change::Kept => "kept",
         Change::Removed => "removed",
+    }
+}
+
+fn joins(joins: &Joins) -> Value {
+    let (action, why) = match joins.action {
+        Action::Remembered => ("remembered", None),
+        Action::LookedUp => ("looked_up", None),
+        Action::Nothing(why) => ("none", Some(why.name())),
+    };
+    json!({
+        "action": action,
+        "why": why,
+        "headers": list(&joins.headers, |(name, value)| {
+            json!({
+                "name": name,
+                "value": value.as_ref().ok(),
+                "why": value.as_ref().err().map(|why| no_key(*why)),
+            })
+        }),
+        "linger": format!("{:?}", joins.linger),
+        "infer": joins.infer.name(),
+    })
+}
+
+const fn no_key(why: NoKey) -> &'static str {
+    match why {
+        NoKey::Absent => "absent",
+        NoKey::Empty => "empty",
+        NoKey::Long => "too_long",
+        NoKey::Several => "several",
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod end;
+mod joins;
 mod json;
 mod options;
 mod text;
@@ -31,6 +32,7 @@ use crate::input::read_config;
 use crate::request::{Draws, Request};
 use crate::usage;
 use end::End;
+use joins::Joins;
 use options::Options;
 use tried::{Tried, at, tried};
 
@@ -81,6 +83,8 @@ struct Explanation<'a> {
     trust_rules: Vec<Tried>,
     /// Whether the host is one to which no context goes.
     stripped: bool,
+    /// By what its calls or it can be joined; `None` where nothing is.
+    joins: Option<Joins>,
     course: Course,
     /// The sampling rules; empty where nothing was decided.
     rules: Vec<Tried>,
@@ -178,6 +182,7 @@ impl<'a> Explanation<'a> {
         let mut draws = Draws::new(options.trace_id);
         let effects =
             stream.on_request_headers(&mut plugin, request, &Local::default(), &mut draws);
+        let counted = plugin.metrics.take();
 
         let headers = request.request_headers();
         let standing = Standing::of(&headers);
@@ -192,6 +197,8 @@ impl<'a> Explanation<'a> {
         let trusting = trusting.map(|rule| (rule.trust.name().to_owned(), &rule.matches, false));
         let trust_rules = tried(trusting, matched, &facts, at(written, "/propagation/trust"));
 
+        let came_alone = !matches!(extracted.incoming, Incoming::Context(_));
+        let joins = Joins::new(&plugin, request, came_alone, trust, &counted);
         let course = course(&stream, &plugin, request, trust, &extracted.incoming);
         let end = end::end(&stream, &plugin, request, &headers, written);
         let sampling = &plugin.config().sampling;
@@ -219,6 +226,7 @@ impl<'a> Explanation<'a> {
             end: if options.ended { end } else { None },
             filter_state: effects.filter_state,
             warning: effects.warning,
+            joins: joins.filter(|_| matches!(course, Course::Decided(_))),
             course,
         }
     }

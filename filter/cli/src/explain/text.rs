@@ -2,12 +2,14 @@
 
 use std::io::{self, Write};
 
-use meshweft_core::config::{ParentPolicy, Trust};
+use meshweft_core::config::{Infer, ParentPolicy, Trust};
+use meshweft_core::correlation::NoKey;
 use meshweft_core::model::HeaderEdit;
 use meshweft_core::propagation::{Incoming, ParentDecision};
 use meshweft_core::sampling::Threshold;
 
 use super::end::Fate;
+use super::joins::{Action, Joins, Why};
 use super::tried::{Check, Fit, Tried};
 use super::{Change, Course, Decided, Explanation, Place, RateOf};
 
@@ -25,6 +27,10 @@ pub(super) fn write(explanation: &Explanation<'_>, out: &mut impl Write) -> io::
     writeln!(out, "{} {}, {host}, {place}", request.method, request.path)?;
     context(explanation, out)?;
     trust(explanation, out)?;
+    if let Some(joins) = &explanation.joins {
+        writeln!(out, "\nCorrelation")?;
+        self::joins(joins, out)?;
+    }
     if !explanation.rules.is_empty() {
         writeln!(out, "\nRules")?;
         rules(&explanation.rules, out)?;
@@ -122,6 +128,54 @@ fn trust(explanation: &Explanation<'_>, out: &mut impl Write) -> io::Result<()> 
         rules(&explanation.trust_rules, out)?;
     }
     Ok(())
+}
+
+fn joins(joins: &Joins, out: &mut impl Write) -> io::Result<()> {
+    let width = joins.headers.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    for (name, value) in &joins.headers {
+        let value = match value {
+            Ok(value) => format!("is a key: {value:?}"),
+            Err(why) => format!("is no key: {}", no_key(*why)),
+        };
+        writeln!(out, "  {name:width$}  {value}")?;
+    }
+    let linger = joins.linger;
+    let action = match joins.action {
+        Action::Remembered => format!(
+            "remembered until {linger:?} after its end: a call with the same and no context is its child"
+        ),
+        Action::LookedUp => {
+            "looked up; what is known there, the proxy alone can say: below is what \
+            becomes of a call of which nothing is"
+                .to_owned()
+        }
+        Action::Nothing(Why::Context) => "not looked up: it brings a context".to_owned(),
+        Action::Nothing(Why::Gateway) => "none: a listener without a direction is a gateway's \
+            (--direction tells of another)"
+            .to_owned(),
+        Action::Nothing(Why::NoKey) => "none: without a key".to_owned(),
+        Action::Nothing(Why::NotTrusted) => {
+            "not looked up: what it brings is not trusted".to_owned()
+        }
+    };
+    writeln!(out, "  {action}")?;
+    match joins.infer {
+        Infer::Off => Ok(()),
+        infer => writeln!(
+            out,
+            "  infer {}: a call without a known key is joined by what the proxy has seen, here nothing",
+            infer.name()
+        ),
+    }
+}
+
+const fn no_key(why: NoKey) -> &'static str {
+    match why {
+        NoKey::Absent => "absent",
+        NoKey::Empty => "empty",
+        NoKey::Long => "longer than 256 bytes",
+        NoKey::Several => "it stands there more than once",
+    }
 }
 
 fn rules(rules: &[Tried], out: &mut impl Write) -> io::Result<()> {

@@ -13,13 +13,37 @@ const MAX_LENGTH: usize = 256;
 /// The digit in which Envoy's native tracer leaves its trace status, on one side or on both.
 const TRACE_STATUS: usize = 14;
 
-/// The key in the header `name`: of exactly one value, neither empty nor long.
-pub(super) fn key(name: &str, headers: &Headers) -> Option<SlotId> {
+/// Why a header is no key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NoKey {
+    /// It is not there.
+    Absent,
+    /// It has no value.
+    Empty,
+    /// Its value is longer than an id is.
+    Long,
+    /// It stands there more than once: nobody can say which one the application forwards.
+    Several,
+}
+
+/// The value by which a request can be joined, of the header `name`.
+///
+/// # Errors
+/// Says why there is none.
+pub fn key_value<'h>(name: &str, headers: &'h Headers) -> Result<&'h [u8], NoKey> {
     let mut values = headers.get_all(name);
-    let value = values.next()?;
-    if values.next().is_some() || value.is_empty() || value.len() > MAX_LENGTH {
-        return None;
+    let value = values.next().ok_or(NoKey::Absent)?;
+    match value.len() {
+        _ if values.next().is_some() => Err(NoKey::Several),
+        0 => Err(NoKey::Empty),
+        1..=MAX_LENGTH => Ok(value),
+        _ => Err(NoKey::Long),
     }
+}
+
+/// The key in the header `name`.
+pub(super) fn key(name: &str, headers: &Headers) -> Option<SlotId> {
+    let value = key_value(name, headers).ok()?;
     let mut hasher = SipHasher13::new();
     hasher.write(name.as_bytes());
     hasher.write_u8(0);
@@ -81,11 +105,18 @@ mod tests {
     fn what_is_no_id_is_no_key() {
         let long = "x".repeat(MAX_LENGTH);
         assert!(of(&[&long]).is_some());
-        assert_eq!(of(&[&format!("{long}x")]), None);
-        assert_eq!(of(&[""]), None);
-        assert_eq!(of(&[]), None);
-        // Of two values nobody can say which one the application forwards.
-        assert_eq!(of(&["a", "b"]), None);
-        assert_eq!(of(&["a", "a"]), None);
+        let longer = format!("{long}x");
+        for (values, why) in [
+            (&[longer.as_str()][..], NoKey::Long),
+            (&[""], NoKey::Empty),
+            (&[], NoKey::Absent),
+            (&["a", "b"], NoKey::Several),
+            (&["a", "a"], NoKey::Several),
+            (&["", ""], NoKey::Several),
+        ] {
+            let headers: Headers = values.iter().map(|value| ("x-request-id", *value)).collect();
+            assert_eq!(key_value("x-request-id", &headers), Err(why));
+            assert_eq!(of(values), None);
+        }
     }
 }

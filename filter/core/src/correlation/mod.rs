@@ -19,6 +19,7 @@ use crate::model::slots::{SlotId, Slots, Written};
 use crate::model::{Headers, Metric, Metrics, MonoNanos, Shared};
 use crate::propagation::{RemoteContext, SpanContext};
 use key::key;
+pub use key::{NoKey, key_value};
 use record::{MAX_PAYLOAD, MAX_STATE, Record, Records};
 
 /// How much longer than `linger` an entry is written to live. Ticks, a second apart, renew it
