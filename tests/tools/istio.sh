@@ -10,4 +10,5 @@ MESHWEFT_ISTIO_1_31=$("$tools/fetch-istio.sh" istio-1.31)
 MESHWEFT_ENVOY_GATEWAY=$("$tools/fetch-istio.sh" envoy-gateway)
 export MESHWEFT_ENVOY MESHWEFT_ISTIO_1_30 MESHWEFT_ISTIO_1_31 MESHWEFT_ENVOY_GATEWAY
 "$tools/image.sh"
-"${CARGO:-cargo}" test --locked --no-fail-fast -p meshweft-lab --test istio_image --test istio_manifests --test istio -- --nocapture </dev/null
+# Three at once, as they wait more than they work.
+"${CARGO:-cargo}" test --locked --no-fail-fast -p meshweft-lab --test istio_image --test istio_manifests --test istio -- --nocapture --test-threads 3 </dev/null

@@ -18,7 +18,7 @@ use meshweft_lab::envoy::adds_up;
 use meshweft_lab::istio::istiod::{Dataplane, Istiod};
 use meshweft_lab::istio::kube::Kube;
 use meshweft_lab::istio::proxy::{Kind, Proxy};
-use meshweft_lab::istio::{Block, Mesh, Release, hops, manifest, part};
+use meshweft_lab::istio::{Before, Block, EXTERNAL, Mesh, Release, hops, manifest, part};
 use meshweft_lab::load::paced;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::{paths, tree};
@@ -388,23 +388,52 @@ async fn a_native_tracer_cuts_the_trace_until_it_is_switched_off() {
     mesh.stop().await;
 }
 
+/// Whether there were connections over TLS.
+fn shook_hands(stats: &BTreeMap<String, i64>) -> bool {
+    stats.iter().any(|(name, count)| name.ends_with(".ssl.handshake") && *count > 0)
+}
+
+/// `collector-external.yaml` with an address in place of a name in the DNS, and a port that needs
+/// no rights.
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_reach_a_collector_outside_the_mesh_over_tls() {
+    let external = manifest("collector-external.yaml")
+        .replace(
+            "  resolution: DNS\n",
+            "  resolution: STATIC\n  endpoints:\n  - address: LOOPBACK.13\n",
+        )
+        .replace("number: 443,", "number: 4318,");
+    assert!(external.contains("LOOPBACK") && external.contains("number: 4318"), "{external}");
+    let inside =
+        "        service: otel-collector.observability.svc.cluster.local\n        port: 4318\n";
+    let outside =
+        format!("        service: {EXTERNAL}\n        port: 4318\n      authority: {EXTERNAL}\n");
+    let [sidecar, gateway] = both().map(|text| text.replace(inside, &outside));
+    assert!(sidecar.contains(EXTERNAL) && gateway.contains(EXTERNAL), "{sidecar}{gateway}");
+    let manifests = [external.as_str(), &sidecar, &gateway];
+    let mesh = Mesh::with(Release::V1_31, &manifests, Before::Server).await;
+    let spans = until_hops(&mesh, &ALL).await;
+    println!("over TLS to {EXTERNAL}\n{}", tree::render(&spans));
+    let (server, at) = mesh.guard(4318).expect("a server");
+    server.stats_until(shook_hands).await;
+    let plain = Client::new(Version::H1).get(at, "/v1/traces", &[]).await;
+    plain.expect_err("plain text is refused");
+    mesh.stop().await;
+}
+
 /// The collector is a service of the mesh that takes mutual TLS alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_reach_a_strict_collector_over_mutual_tls() {
     let plugins = both();
     let plugins: Vec<_> = plugins.iter().map(String::as_str).collect();
-    let mesh = Mesh::strict(Release::V1_31, &plugins).await;
-    let (at, sidecar) = mesh.collector_sidecar().expect("a sidecar");
+    let mesh = Mesh::with(Release::V1_31, &plugins, Before::Sidecar).await;
+    let (sidecar, at) = mesh.guard(4318).expect("a sidecar");
     let spans = until_hops(&mesh, &ALL).await;
     println!("over mutual TLS\n{}", tree::render(&spans));
     let client = Client::new(Version::H1);
     // Nothing else gets in.
     client.get(at, "/v1/traces", &[]).await.expect_err("plain text is refused");
-    let handshakes = |stats: &BTreeMap<String, i64>| {
-        let of = |(name, count): (&String, &i64)| name.ends_with(".ssl.handshake") && *count > 0;
-        stats.iter().any(of)
-    };
-    sidecar.stats_until(handshakes).await;
+    sidecar.stats_until(shook_hands).await;
 
     // What a rule does that says plain text, by the symptom that `istio/README.md` names.
     let rule = part("collector-plaintext.yaml");

@@ -9,12 +9,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::app::{App, Call, Forward};
 use crate::client::{Answer, Client, Version};
 use crate::collector::{Collector, Span};
+use crate::config::{COLLECTOR, Direction, bootstrap, cluster, listener, node, route};
 use crate::envoy::Envoy;
 use crate::native::exporting_soon;
 use crate::paths;
@@ -146,16 +147,30 @@ pub struct Mesh {
     pub apps: [App; 2],
     /// Where spans go.
     pub collector: Collector,
-    strict: Option<Strict>,
+    guard: Option<Guard>,
     client: Client,
     block: Block,
 }
 
-/// What a collector that takes mutual TLS alone needs besides.
+/// What stands before the collector.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// A sidecar that takes mutual TLS of the mesh alone.
+    Sidecar,
+    /// A server outside the mesh, which takes TLS alone, as [`EXTERNAL`].
+    Server,
+}
+
+/// The name of the server outside the mesh, as our manifests have it.
+pub const EXTERNAL: &str = "otlp.example.com";
+
+/// The proxy before the collector, and whoever gives certificates.
 #[derive(Debug)]
-struct Strict {
+struct Guard {
     secrets: Secrets,
-    sidecar: Envoy,
+    envoy: Envoy,
 }
 
 impl Mesh {
@@ -164,23 +179,20 @@ impl Mesh {
     /// # Panics
     /// If a part does not come up; the message has its log.
     pub async fn start(release: Release, manifests: &[&str]) -> Self {
-        Self::with(release, manifests, false).await
+        Self::with(release, manifests, Before::Nothing).await
     }
 
-    /// The same with the collector behind a sidecar that takes mutual TLS alone.
+    /// The same with something before the collector.
     ///
     /// # Panics
     /// If a part does not come up; the message has its log.
-    pub async fn strict(release: Release, manifests: &[&str]) -> Self {
-        Self::with(release, manifests, true).await
-    }
-
-    async fn with(release: Release, manifests: &[&str], is_strict: bool) -> Self {
+    pub async fn with(release: Release, manifests: &[&str], before: Before) -> Self {
         let block = Block::any();
         let collector = Collector::start().await;
         let apps = [App::forwarding(FORWARD).await, App::forwarding(FORWARD).await];
         let kube = Kube::start(&block).await;
         kube.install(&release.file("crds.yaml")).await;
+        let is_strict = before == Before::Sidecar;
         let place = if is_strict { "collector-strict.yaml" } else { "collector.yaml" };
         for file in ["namespaces.yaml", "workloads.yaml", "traffic.yaml", place] {
             let text = part(file)
@@ -194,18 +206,19 @@ impl Mesh {
             kube.apply(&manifest(file)).await;
         }
         for text in manifests {
-            kube.apply(text).await;
+            kube.apply(&text.replace("LOOPBACK", &block.text())).await;
         }
         let mut config = part("mesh-config.yaml");
         if is_strict {
             config = config.replace("enableAutoMtls: false", "enableAutoMtls: true");
         }
         let istiod = Istiod::start(release, &block, &kube, Dataplane::Sidecars, &config).await;
-        let secrets = if is_strict { Some(secrets(&block).await) } else { None };
+        let has_secrets = before != Before::Nothing;
+        let secrets = if has_secrets { Some(secrets(&block, before).await) } else { None };
         let start = async |proxy: Proxy<'_>| {
             let mut bootstrap = exporting_soon(proxy.bootstrap(release, istiod.address()));
-            if is_strict {
-                Secrets::tell(&proxy, &mut bootstrap);
+            if has_secrets {
+                Secrets::tell(proxy.address, &mut bootstrap);
             }
             Envoy::draining(&bootstrap, 2, DRAIN, "immediate").await
         };
@@ -232,21 +245,25 @@ impl Mesh {
             host: "stock.shop.svc.cluster.local:8081".to_owned(),
             path: "/items".to_owned(),
         });
-        let strict = match secrets {
-            Some(secrets) => {
+        let guard = match (secrets, before) {
+            (Some(secrets), Before::Sidecar) => {
                 let proxy = Proxy {
                     kind: Kind::Sidecar,
                     name: "otel-collector",
                     namespace: "observability",
-                    address: block.address(13),
+                    address: block.address(GUARD),
                     labels: json!({"app": "otel-collector"}),
                 };
-                Some(Strict { secrets, sidecar: start(proxy).await })
+                Some(Guard { secrets, envoy: start(proxy).await })
             }
-            None => None,
+            (Some(secrets), _) => {
+                let server = server(block.address(GUARD), collector.address());
+                Some(Guard { secrets, envoy: Envoy::start(&server, 1).await })
+            }
+            (None, _) => None,
         };
         let client = Client::new(Version::H1);
-        Self { istiod, kube, gateway, web, stock, apps, collector, strict, client, block }
+        Self { istiod, kube, gateway, web, stock, apps, collector, guard, client, block }
     }
 
     /// Where the gateway listens.
@@ -261,11 +278,11 @@ impl Mesh {
         SocketAddr::from((self.block.address(11), 15080))
     }
 
-    /// Where the collector's sidecar takes spans, and the sidecar, if there is one.
+    /// What stands before the collector, and where it takes spans on this port.
     #[must_use]
-    pub fn collector_sidecar(&self) -> Option<(SocketAddr, &Envoy)> {
-        let strict = self.strict.as_ref()?;
-        Some((SocketAddr::from((self.block.address(13), 4318)), &strict.sidecar))
+    pub fn guard(&self, port: u16) -> Option<(&Envoy, SocketAddr)> {
+        let guard = self.guard.as_ref()?;
+        Some((&guard.envoy, SocketAddr::from((self.block.address(GUARD), port))))
     }
 
     /// Sends a request through the whole mesh.
@@ -327,8 +344,8 @@ impl Mesh {
         for envoy in [self.gateway, self.web, self.stock] {
             envoy.stop().await;
         }
-        if let Some(Strict { secrets, sidecar }) = self.strict {
-            sidecar.stop().await;
+        if let Some(Guard { secrets, envoy }) = self.guard {
+            envoy.stop().await;
             secrets.stop().await;
         }
         self.istiod.stop().await;
@@ -336,15 +353,58 @@ impl Mesh {
     }
 }
 
-/// Gives each proxy the certificate of its service account.
-async fn secrets(block: &Block) -> Secrets {
-    Secrets::start(&[
-        (block.address(10), "istio-ingress", "istio-ingressgateway"),
-        (block.address(11), "shop", "web"),
-        (block.address(12), "shop", "stock"),
-        (block.address(13), "observability", "otel-collector"),
-    ])
-    .await
+/// Where what stands before the collector is in the block.
+const GUARD: u8 = 13;
+
+/// Gives each proxy the certificate of its service account, and a server that of its name.
+async fn secrets(block: &Block, before: Before) -> Secrets {
+    let account = |host, namespace, name| {
+        (block.address(host), format!("spiffe://cluster.local/ns/{namespace}/sa/{name}"))
+    };
+    let guard = match before {
+        Before::Nothing | Before::Sidecar => account(GUARD, "observability", "otel-collector"),
+        Before::Server => (block.address(GUARD), EXTERNAL.to_owned()),
+    };
+    let gateway = account(10, "istio-ingress", "istio-ingressgateway");
+    Secrets::start(&[gateway, account(11, "shop", "web"), account(12, "shop", "stock"), guard])
+        .await
+}
+
+/// A server that takes TLS for its name on port 4318, and hands what comes to the collector.
+fn server(address: Ipv4Addr, collector: SocketAddr) -> Value {
+    let routes = vec![route("/", COLLECTOR)];
+    let mut listener = listener("tls", Direction::Inbound, vec![], routes, None);
+    listener["address"]["socket_address"] =
+        json!({"address": address.to_string(), "port_value": 4318});
+    listener["listener_filters"] = json!([{
+        "name": "tls_inspector",
+        "typed_config": {"@type":
+            "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+    }]);
+    let chain = &mut listener["filter_chains"][0];
+    chain["filter_chain_match"] = json!({"server_names": [EXTERNAL]});
+    chain["transport_socket"] = json!({
+        "name": "tls",
+        "typed_config": {
+            "@type":
+                "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificate_sds_secret_configs": [{
+                "name": "default",
+                "sds_config": {
+                    "resource_api_version": "V3",
+                    "api_config_source": {
+                        "api_type": "GRPC",
+                        "transport_api_version": "V3",
+                        "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
+                    },
+                },
+            }]},
+        },
+    });
+    let clusters = vec![cluster(COLLECTOR, collector)];
+    let mut bootstrap = bootstrap(node("server"), vec![listener], clusters);
+    Secrets::tell(address, &mut bootstrap);
+    bootstrap
 }
 
 /// Istio gives connections 45 seconds where a listener changes, and asks for an end with the next

@@ -7,7 +7,6 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::Release;
-use super::proxy::Proxy;
 use crate::config::cluster_h2;
 use crate::process::Process;
 
@@ -21,16 +20,15 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Starts it for the proxies at these addresses and waits until it answers all of them. An
-    /// identity is a namespace and a service account.
+    /// Starts it for the proxies at these addresses, each with an identity, and waits until it
+    /// answers all of them.
     ///
     /// # Panics
     /// If it does not come up; the message has its log.
-    pub async fn start(identities: &[(Ipv4Addr, &str, &str)]) -> Self {
+    pub async fn start(identities: &[(Ipv4Addr, String)]) -> Self {
         let mut command = Command::new(Release::V1_31.file("give-secrets"));
-        command.args(identities.iter().map(|(address, namespace, account)| {
-            format!("{address}:{PORT}=spiffe://cluster.local/ns/{namespace}/sa/{account}")
-        }));
+        let of = |(address, identity): &(Ipv4Addr, String)| format!("{address}:{PORT}={identity}");
+        command.args(identities.iter().map(of));
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut process = Process::spawn(command, dir);
         for (address, ..) in identities {
@@ -40,12 +38,12 @@ impl Secrets {
         Self { process }
     }
 
-    /// Tells a proxy where to ask.
+    /// Tells the proxy at this address where to ask.
     ///
     /// # Panics
     /// If the value is no bootstrap.
-    pub fn tell(proxy: &Proxy<'_>, bootstrap: &mut Value) {
-        let cluster = cluster_h2("sds-grpc", SocketAddr::from((proxy.address, PORT)));
+    pub fn tell(address: Ipv4Addr, bootstrap: &mut Value) {
+        let cluster = cluster_h2("sds-grpc", SocketAddr::from((address, PORT)));
         let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
         clusters.expect("clusters").push(cluster);
     }

@@ -1,6 +1,6 @@
 // `sds ADDRESS=IDENTITY…` gives each proxy at its address the certificate of its identity, such as
-// `spiffe://cluster.local/ns/shop/sa/web`, and the root that all of them trust, in place of
-// Istio's agent. The authority is made at the start, and gone with the process.
+// `spiffe://cluster.local/ns/shop/sa/web` or the name of a host, and the root that all of them
+// trust, in place of Istio's agent. The authority is made at the start, and gone with the process.
 package main
 
 import (
@@ -30,6 +30,8 @@ import (
 const (
 	certificateName = "default"
 	rootName        = "ROOTCA"
+	// The authorities that the machine trusts: `caCertificates: system`.
+	systemName = "file-root:system"
 )
 
 func main() {
@@ -126,21 +128,25 @@ func newAuthority() (*authority, error) {
 }
 
 func (a *authority) secrets(identity string) (map[string]*anypb.Any, error) {
-	uri, err := url.Parse(identity)
-	if err != nil {
-		return nil, err
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2),
-		URIs:         []*url.URL{uri},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	}
+	if strings.Contains(identity, "://") {
+		uri, err := url.Parse(identity)
+		if err != nil {
+			return nil, err
+		}
+		template.URIs = []*url.URL{uri}
+	} else {
+		template.DNSNames = []string{identity}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 	if err != nil {
@@ -150,16 +156,19 @@ func (a *authority) secrets(identity string) (map[string]*anypb.Any, error) {
 	if err != nil {
 		return nil, err
 	}
+	root := &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
+		TrustedCa: inline("CERTIFICATE", a.certificate.Raw),
+	}}
 	secrets := map[string]*anypb.Any{}
 	for name, content := range map[string]*tls.Secret{
-		certificateName: {Name: certificateName, Type: &tls.Secret_TlsCertificate{TlsCertificate: &tls.TlsCertificate{
+		certificateName: {Type: &tls.Secret_TlsCertificate{TlsCertificate: &tls.TlsCertificate{
 			CertificateChain: inline("CERTIFICATE", der),
 			PrivateKey:       inline("PRIVATE KEY", private),
 		}}},
-		rootName: {Name: rootName, Type: &tls.Secret_ValidationContext{ValidationContext: &tls.CertificateValidationContext{
-			TrustedCa: inline("CERTIFICATE", a.certificate.Raw),
-		}}},
+		rootName:   {Type: root},
+		systemName: {Type: root},
 	} {
+		content.Name = name
 		packed, err := anypb.New(content)
 		if err != nil {
 			return nil, err
