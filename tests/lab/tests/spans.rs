@@ -14,6 +14,7 @@ use meshweft_lab::ends::{all_ways_to_end, filter};
 use meshweft_lab::envoy::Envoy;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::story::Story;
+use meshweft_lab::strategies::Strategies;
 use meshweft_lab::tls::Certificates;
 use prost::Message;
 use serde_json::{Value, json};
@@ -288,6 +289,29 @@ async fn templates_name_spans_of_both_sides() {
             "GET:  ",
         ]
     );
+    lab.envoy.stop().await;
+}
+
+/// A client may call anything gRPC, with any path; what a server of plain HTTP answers names no span.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_looks_like_grpc_names_a_span_only_if_grpc_answered() {
+    let plain = Strategies::start(200, "ok").await;
+    let options = Options {
+        routes: vec![route("/plain.", "plain")],
+        clusters: vec![cluster("plain", plain.address())],
+        ..Options::default()
+    };
+    let lab = Workload::with(&exporting(json!({})), options).await;
+    let mut story = Story::new(&lab);
+    let grpc = [("content-type", "application/grpc")];
+    for path in ["/plain.Users/4711", "/shop.Orders/Get"] {
+        for listener in ["inbound-h2", "outbound-h2"] {
+            story.send(Version::H2, "POST", listener, path, &grpc).await;
+        }
+    }
+    let spans = story.spans().await;
+    let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["POST", "POST", "shop.Orders/Get", "shop.Orders/Get"]);
     lab.envoy.stop().await;
 }
 

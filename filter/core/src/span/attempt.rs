@@ -76,6 +76,7 @@ impl AttemptEnding {
             start: self.start,
             end: wall.max(self.start),
             outcome: Outcome { code: self.code, grpc: self.grpc, flags, details: None },
+            spoke_grpc: self.grpc.is_some(),
             cluster: exchange.text(&["xds", "cluster_name"]),
             upstream: self.upstream,
             attempt: Some(Attempted { number: self.number, hedged: self.hedged, failure }),

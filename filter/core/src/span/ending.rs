@@ -1,10 +1,10 @@
 //! What the host tells of an exchange beside the headers of the request, read once each.
 
 use super::attempt::Attempted;
-use super::outcome::{Outcome, grpc_that_came};
+use super::outcome::{GRPC_UNKNOWN, Outcome, grpc_that_came};
 use super::{SpanKind, Status};
 use crate::config::Fact;
-use crate::model::{Exchange, ResponseFlags, UnixNanos};
+use crate::model::{self, Exchange, ResponseFlags, UnixNanos};
 
 /// Envoy's response code details where the upstream answered, and not Envoy itself.
 const FROM_UPSTREAM: &str = "via_upstream";
@@ -17,6 +17,8 @@ pub(super) struct Ending {
     /// When it ended; of an open one, up to when it is described.
     pub(super) end: UnixNanos,
     pub(super) outcome: Outcome,
+    /// Whether the response was one of gRPC: with a status of its own, or by its type.
+    pub(super) spoke_grpc: bool,
     /// Envoy's names of the route and of the upstream cluster.
     pub(super) route: Option<String>,
     pub(super) cluster: Option<String>,
@@ -86,6 +88,11 @@ impl Ending {
         let flags = integer(&["response", "flags"]).unwrap_or(0).cast_unsigned();
         let flags = ResponseFlags::from_bits(flags);
         let grpc = is_grpc.then(|| integer(&["response", "grpc_status"])).flatten();
+        // UNKNOWN is also what Envoy makes of an answer that knows nothing of gRPC.
+        let content_type = || exchange.response_header("content-type");
+        let spoke_grpc = grpc.is_some_and(|status| {
+            status != GRPC_UNKNOWN || content_type().is_some_and(|value| model::is_grpc(&value))
+        });
         let outcome = Outcome {
             code: integer(&["response", "code"]).filter(|code| *code != 0),
             grpc: grpc_that_came(grpc, || flags.client_left()),
@@ -102,6 +109,7 @@ impl Ending {
             start: UnixNanos(start),
             end: UnixNanos(start.saturating_add(duration)),
             outcome,
+            spoke_grpc,
             route: exchange.text(&["xds", "route_name"]),
             cluster: exchange.text(&["xds", "cluster_name"]),
             protocol: exchange.text(&["request", "protocol"]),

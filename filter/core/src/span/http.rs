@@ -285,8 +285,9 @@ impl Describer {
         let method = if request.method_is_known() { request.method } else { "HTTP" };
         let outcome = &ending.outcome;
         let answered = outcome.grpc.is_some_and(|grpc| grpc != UNIMPLEMENTED);
+        // Clients choose paths: only what a server of gRPC has answered names a span.
         let known = outcome.was_left() || (answered && ending.is_from_upstream());
-        match (request.rpc().filter(|_| known), template) {
+        match (request.rpc().filter(|_| known && ending.spoke_grpc), template) {
             (Some((service, method)), _) => {
                 cut(&format!("{service}/{method}"), self.max_value_length).to_owned()
             }
@@ -395,6 +396,9 @@ mod tests {
         }
         fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
             self.0.get(&path.join(".")).cloned()
+        }
+        fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+            self.0.get(&format!("response {name}")).cloned()
         }
     }
 
@@ -678,6 +682,15 @@ mod tests {
             )
         );
         assert_eq!(span(SpanKind::Server, &headers, &answered(12)).name, "POST");
+        // What Envoy makes of an answer of plain HTTP, and of a stream that its client has left.
+        let left = |told: Told| {
+            told.int("response.flags", 1 << 28).text("response.code_details", "downstream_reset")
+        };
+        for told in [answered(2), left(answered(2))] {
+            assert_eq!(span(SpanKind::Server, &headers, &told).name, "POST");
+            let grpc = told.text("response content-type", "application/grpc");
+            assert_eq!(span(SpanKind::Server, &headers, &grpc).name, "shop.Orders/Get");
+        }
         let by_envoy = answered(14).text("response.code_details", "no_healthy_upstream");
         assert_eq!(span(SpanKind::Server, &headers, &by_envoy).name, "POST");
         assert_eq!(span(SpanKind::Server, &headers, &Told::default()).name, "POST");

@@ -7,7 +7,7 @@ use crate::model::ResponseFlags;
 const GRPC_SERVER_ERRORS: [i64; 6] = [2, 4, 12, 13, 14, 15];
 
 /// The gRPC status that Envoy makes of an HTTP status of 200 where none came.
-pub(crate) const GRPC_UNKNOWN: i64 = 2;
+pub(super) const GRPC_UNKNOWN: i64 = 2;
 
 /// The gRPC status that came, of what the host tells: where the client left there was none, which
 /// Envoy tells as UNKNOWN. So end streams that nobody ends otherwise, and they are no error.
