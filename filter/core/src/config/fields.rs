@@ -886,9 +886,18 @@ pub(super) const SPAN_ATTRIBUTE: &[Field] = &[
 pub(super) const ATTRIBUTE_SOURCES: [&str; 6] =
     ["value", "request_header", "response_header", "property", "metadata", "environment"];
 
-/// Properties that are whole maps of headers.
-pub(super) const HEADER_MAPS: [&str; 3] =
-    ["request.headers", "response.headers", "response.trailers"];
+/// Properties with more than one value: maps of headers, metadata, the node.
+pub(super) const WHOLE_PROPERTIES: [&str; 9] = [
+    "metadata",
+    "request.headers",
+    "response.headers",
+    "response.trailers",
+    "xds.cluster_metadata",
+    "xds.listener_metadata",
+    "xds.node",
+    "xds.route_metadata",
+    "xds.upstream_host_metadata",
+];
 
 pub(super) const METADATA: &[Field] = &[
     Field {

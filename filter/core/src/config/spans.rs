@@ -120,29 +120,57 @@ pub(super) fn may_record(name: &str, unsafe_names: &[String]) -> bool {
 }
 
 /// Parts of names, without case and punctuation, that tell a credential.
-const PARTS: [&str; 17] = [
+const PARTS: [&str; 29] = [
     "accesskey",
     "accountkey",
     "apikey",
     "assertion",
+    "authcode",
     "authenticat",
+    "authkey",
     "authorization",
     "cookie",
     "credential",
+    "customerkey",
+    "encryptionkey",
+    "functionskey",
+    "hmac",
     "jwt",
+    "licensekey",
+    "passcode",
     "passphrase",
     "passwd",
     "password",
     "privatekey",
     "secret",
+    "sessid",
     "session",
     "signature",
+    "subscriptionkey",
     "token",
+    "totp",
+    "verifier",
 ];
 
 /// Words of names that tell one, where nothing else stands beside them but punctuation.
-const WORDS: [&str; 10] =
-    ["auth", "bearer", "nonce", "otp", "pass", "pin", "pwd", "samlresponse", "sid", "sig"];
+const WORDS: [&str; 16] = [
+    "auth",
+    "bearer",
+    "cred",
+    "creds",
+    "mfa",
+    "nonce",
+    "otp",
+    "pass",
+    "pin",
+    "psk",
+    "pw",
+    "pwd",
+    "samlresponse",
+    "sid",
+    "sig",
+    "ticket",
+];
 
 /// Whole names that tell one: of keys of API and codes of OAuth.
 const NAMES: [&str; 4] = ["access", "code", "key", "x-key"];
@@ -200,7 +228,26 @@ mod tests {
             "x-auth",
             "pwd",
             "user.password",
-            "PHPSESSIONID",
+            "PHPSESSID",
+            "sessid",
+            "jsessionid",
+            "authkey",
+            "authcode",
+            "code_verifier",
+            "oauth_verifier",
+            "Ocp-Apim-Subscription-Key",
+            "x-functions-key",
+            "x-license-key",
+            "x-amz-server-side-encryption-customer-key",
+            "x-goog-encryption-key",
+            "x-hub-hmac",
+            "passcode",
+            "totp",
+            "pw",
+            "psk",
+            "mfa_code",
+            "ticket",
+            "creds",
             "session",
             "SAMLResponse",
             "one-time-otp",

@@ -64,13 +64,14 @@ pub(super) fn add(
     urls: &Urls,
 ) {
     for attribute in config {
-        if let Some(value) = value(attribute, headers, exchange, urls) {
+        if let Some(value) = value(out, attribute, headers, exchange, urls) {
             out.own(&attribute.name, value);
         }
     }
 }
 
 fn value(
+    out: &mut Attributes<'_>,
     attribute: &SpanAttribute,
     headers: &Headers,
     exchange: &impl Exchange,
@@ -113,6 +114,14 @@ fn value(
     let part = match &attribute.pattern {
         Some(pattern) => Scalar::String(pattern.capture(&text(&found))?.to_owned()),
         None => found,
+    };
+    let part = match (part, attribute.r#as) {
+        // What becomes a text is redacted as such; what does not was one until now.
+        (
+            Scalar::String(text),
+            Some(AttributeType::Bool | AttributeType::Double | AttributeType::Int),
+        ) => Scalar::String(out.redacted(&text)),
+        (part, _) => part,
     };
     Some(Value::Scalar(cast(part, attribute.r#as)?))
 }
@@ -189,8 +198,9 @@ fn other(bytes: &[u8], r#as: Option<AttributeType>) -> Option<Scalar> {
     {
         return Some(Scalar::Bool(value));
     }
-    // The host gives a whole map as a list of names and values: more than was asked for.
-    if bytes.contains(&0) {
+    // A whole map comes as a list of names and values with zeros between them, and a message as
+    // protobuf, with the numbers of its fields: more than was asked for, and past all names.
+    if bytes.iter().any(|byte| *byte < b' ' && *byte != b'\t') {
         return None;
     }
     String::from_utf8(bytes.to_vec()).ok().map(Scalar::String)
@@ -284,6 +294,7 @@ mod tests {
             ("xds.route_metadata.filter_metadata.envoy.lb.team", b"red".to_vec()),
             ("empty", Vec::new()),
             ("bytes", b"\xff".to_vec()),
+            ("message", b"\x0a\x09\x0a\x03sub\x12\x02me".to_vec()),
             ("map", b"\x01\0\0\0\x01\0\0\0\x01\0\0\0x\0y\0".to_vec()),
             ("< location", b"/b?code=x&page=3".to_vec()),
             ("< x-cost", b" 12.5 ".to_vec()),
@@ -355,6 +366,7 @@ mod tests {
         check(r#""property": "empty""#, None);
         check(r#""property": "bytes""#, None);
         check(r#""property": "map""#, None);
+        check(r#""property": "message""#, None);
         let metadata = |kind: &str, key: &str, path: &str| {
             format!(r#""metadata": {{"kind": "{kind}", "key": "{key}", "path": ["{path}"]}}"#)
         };
@@ -369,6 +381,22 @@ mod tests {
         check(&ours("none", "string"), None);
         check(&metadata("route", "envoy.lb", "team"), Some(&string("red")));
         check(&metadata("cluster", "envoy.lb", "team"), None);
+    }
+
+    #[test]
+    fn redacted_before_it_is_a_number() {
+        let json = r#"{"spans": {"redact": [{"pattern": "[0-9]{16}"}], "attributes": [
+            {"name": "card", "request_header": "x-card", "as": "int"},
+            {"name": "cards", "request_header": "x-card", "as": "double"},
+            {"name": "id", "request_header": "x-id", "as": "int"}
+        ]}}"#;
+        let config = Config::parse(json.as_bytes(), &|_| None).unwrap().spans;
+        let headers = [("x-card", "4111111111111111"), ("x-id", "17")].into_iter().collect();
+        let texts = Texts::new(config.redact.clone(), 100);
+        let mut out = Attributes::new(&texts);
+        add(&mut out, &config.attributes, &headers, &host(), &Urls::new(&config));
+        let found: Vec<_> = out.into_list().into_iter().map(|a| (a.key, a.value)).collect();
+        assert_eq!(found, [("id".into(), Value::Scalar(Scalar::Int(17)))]);
     }
 
     #[test]

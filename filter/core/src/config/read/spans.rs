@@ -213,9 +213,9 @@ impl Attributes<'_> {
             "property" => {
                 let text = node.text(&fields::PROPERTY, faults)?;
                 let steps: Vec<_> = text.split('.').map(str::to_owned).collect();
-                if fields::HEADER_MAPS.contains(&text) {
+                if fields::WHOLE_PROPERTIES.contains(&text) {
                     let allowed = "are properties with one value; for headers there are \
-                        request_header and response_header";
+                        request_header and response_header, for metadata there is metadata";
                     node.wrong_value(quoted(text), allowed, faults);
                 }
                 steps.iter().for_each(|step| named(step, faults));
