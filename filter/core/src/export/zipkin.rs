@@ -8,6 +8,10 @@ use super::otlp::SCOPE;
 use crate::config::Scalar;
 use crate::span::{KeyValue, Link, Resource, Span, SpanKind, Status, Value};
 
+/// Tags that tell what Zipkin has no words for; links are numbered.
+const TAKEN_TAGS: [&str; 3] = ["error", "otel.status_code", "w3c.tracestate"];
+const LINK_TAG: &str = "otlp.link.";
+
 /// What all spans have in common, encoded once.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
@@ -81,7 +85,10 @@ impl Common {
     }
 
     fn tags(&self, out: &mut Vec<u8>, span: &Span) {
-        for KeyValue { key, value } in &span.attributes {
+        // The names under which this encoding says more than Zipkin has words for stand for that
+        // alone. That there is an `error` is what marks a failure, whatever its value.
+        let is_taken = |key: &str| TAKEN_TAGS.contains(&key) || key.starts_with(LINK_TAG);
+        for KeyValue { key, value } in span.attributes.iter().filter(|own| !is_taken(&own.key)) {
             tag(out, key, |out| match value {
                 Value::Scalar(value) => scalar_as_text(out, value),
                 Value::Strings(values) => inner(out, &list(values)),
@@ -97,7 +104,7 @@ impl Common {
             tag(out, "w3c.tracestate", |out| inner(out, &span.trace_state));
         }
         for (index, link) in span.links.iter().enumerate() {
-            tag(out, &format!("otlp.link.{index}"), |out| encode_link(out, link));
+            tag(out, &format!("{LINK_TAG}{index}"), |out| encode_link(out, link));
         }
         if let Status::Error(text) = &span.status {
             tag(out, "otel.status_code", |out| raw(out, "ERROR"));
@@ -223,6 +230,9 @@ mod tests {
         span.start = UnixNanos(1_544_712_660_300_000_900);
         span.end = UnixNanos(1_544_712_660_300_500_800);
         span.attributes.push(text("quoted \"key\"", "a\\b\n"));
+        for taken in ["error", "otel.status_code", "w3c.tracestate", "otlp.link.0"] {
+            span.attributes.push(text(taken, "a stranger's"));
+        }
         let expected = json!({
             "traceId": "0af7651916cd43dd8448eb211c80319c",
             "id": "00f067aa0ba902b7",
@@ -253,7 +263,12 @@ mod tests {
                 "error": "timeout",
             },
         });
-        assert_eq!(read_back(&[samples::small(), span]).get(1), Some(&expected));
+        assert_eq!(read_back(&[samples::small(), span.clone()]).get(1), Some(&expected));
+        // An object of serde has the last of two members of one name.
+        let mut element = Vec::new();
+        Common::new(&samples::resource()).encode_span(&mut element, &span);
+        let element = String::from_utf8(element).unwrap();
+        assert!(!element.contains("a stranger's"), "{element}");
         assert_eq!(read_back(&[]), [] as [Json; 0]);
     }
 
