@@ -1064,7 +1064,7 @@ pub(super) const OWN_HEADERS: [&str; 14] = [
 ];
 
 /// How no header begins that tells a trace id alone: others have written these, or read them.
-pub(super) const TAKEN_HEADERS: [&str; 21] = [
+pub(super) const TAKEN_HEADERS: [&str; 22] = [
     "grpc-trace-bin",
     "ot-tracer-",
     "traceparent",
@@ -1082,6 +1082,7 @@ pub(super) const TAKEN_HEADERS: [&str; 21] = [
     "x-envoy-",
     "x-forwarded-",
     "x-frame-options",
+    "x-meshweft",
     "x-request-id",
     "x-robots-tag",
     "x-sendfile",

@@ -111,6 +111,10 @@ fn collectors(
 fn path(object: &Object<'_>, protocol: Protocol, faults: &mut Faults) -> String {
     let given = object.get("path");
     let path = given.as_ref().and_then(|node| node.text(&fields::PATH, faults));
+    if let (Some(node), Some(path)) = (&given, path.filter(|path| path.contains("${"))) {
+        let allowed = "is a path as it is sent; variables are for the values of headers";
+        node.wrong_value(quoted(path), allowed, faults);
+    }
     let default = match protocol {
         Protocol::OtlpHttp | Protocol::OtlpHttpJson => "/v1/traces",
         Protocol::Zipkin => "/api/v2/spans",

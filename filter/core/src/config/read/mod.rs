@@ -55,6 +55,9 @@ fn whole(object: &Object<'_>, env: Env<'_>, faults: &mut Faults) -> Config {
     if object.get("export").is_none() {
         nothing_to_tell(&formats, samples.get("keep").is_some(), faults);
     }
+    if config.mode == Mode::Upstream {
+        decided_before(object, &formats, &shapes, faults);
+    }
     config
 }
 
@@ -71,6 +74,20 @@ fn nothing_to_tell(formats: &Object<'_>, keeps: bool, faults: &mut Faults) {
         let node = formats.get(name);
         if node.is_some_and(|node| matches!(node.json, Json::Array(items) if !items.is_empty())) {
             faults.add("$.export", Problem::Missing { reason });
+        }
+    }
+}
+
+/// Refuses what the filter before the router decides for all tries of a request.
+fn decided_before(all: &Object<'_>, formats: &Object<'_>, spans: &Object<'_>, faults: &mut Faults) {
+    for (object, names) in [
+        (formats, &["trust", "egress", "response", "access_log", "baggage"][..]),
+        (all, &["correlation", "sampling"]),
+        (spans, &["open_after"]),
+    ] {
+        for node in names.iter().filter_map(|name| object.get(name)) {
+            let allowed = "is what a try decides itself: formats, and what its span says";
+            node.wrong_value("this beside mode upstream".to_owned(), allowed, faults);
         }
     }
 }
