@@ -368,7 +368,8 @@ async fn a_native_tracer_cuts_the_trace_until_it_is_switched_off() {
     };
     println!("with the native tracer\n{}", tree::render(&spans));
     let ours = |service: &str| {
-        let found = spans.iter().find(|span| is_ours(span) && span.service() == service);
+        let is_wanted = |span: &&Span| span.service() == service && span.kind == "SERVER";
+        let found = spans.iter().filter(is_wanted).find(|span| is_ours(span));
         found.unwrap_or_else(|| panic!("{spans:#?}"))
     };
     let (gateway, web) = (ours("istio-ingressgateway"), ours("web"));
