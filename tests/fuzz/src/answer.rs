@@ -1,14 +1,17 @@
-//! Any bytes as what a collector answers, and as the node that the host describes.
+//! Any bytes as what a collector answers, as what a server of sampling strategies answers, and as
+//! the node that the host describes.
 
 use core::time::Duration;
 
 use meshweft_core::config::Config;
 use meshweft_core::export::{Answer, Outcome};
 use meshweft_core::model::{
-    Local, Metric, MetricId, MonoNanos, SpanId, TraceFlags, TraceId, UnixNanos,
+    Exchange, Headers, Local, Metric, MetricId, MonoNanos, Shared, SpanId, TraceFlags, TraceId,
+    UnixNanos,
 };
 use meshweft_core::plugin::Plugin;
 use meshweft_core::span::{Span, SpanKind, Status};
+use meshweft_core::stream::Stream;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -28,6 +31,64 @@ const SPANS: u64 = 3;
 pub fn answer(input: &[u8]) {
     for config in CONFIGS {
         answer_to(config, input);
+    }
+    strategy(input);
+}
+
+/// Whatever a server says of sampling, or a stranger in the store in its place, a request is
+/// decided about, once, and by something that is configured.
+fn strategy(input: &[u8]) {
+    const CONFIG: &[u8] = br#"{"export": {"cluster": "otel"}, "sampling": {"rate": 0,
+        "remote": {"cluster": "jaeger"}}, "correlation": {"headers": []}}"#;
+    let config = Config::parse(CONFIG, &|_| None).expect("a configuration");
+    for by_a_stranger in [false, true] {
+        let mut plugin = Plugin::new(config.clone(), None, &|_| None);
+        let mut rng = SmallRng::seed_from_u64(1);
+        let shared = Local::default();
+        let now = MonoNanos(1_000_000_000);
+        shared.clock.set(now);
+        let poll = plugin.on_tick(now, UnixNanos(1), &shared).poll;
+        assert!(poll.is_some(), "a question at the first tick");
+        let told = |body| {
+            Outcome::Answered(Answer {
+                status: 200,
+                retry_after: None,
+                grpc_status: None,
+                grpc_message: None,
+                grpc_details: None,
+                body,
+            })
+        };
+        let answer: &[u8] = if by_a_stranger { br#"{"probabilisticSampling": {}}"# } else { input };
+        let line = plugin.on_answer(&told(answer), now, &shared);
+        assert!(line.is_none_or(|line| line.len() < 1_024 && !line.contains('\n')));
+        if by_a_stranger {
+            for key in shared.keys() {
+                shared.set(&key, input, 0).expect("the store takes it");
+            }
+            let now = now.after(Duration::from_secs(90));
+            shared.clock.set(now);
+            plugin.on_tick(now, UnixNanos(2), &shared);
+        }
+        let mut stream = Stream::default();
+        stream.on_request_headers(&mut plugin, &Request, &shared, &mut rng);
+        let (_, decision) = stream.course().expect("a decision");
+        let reason = decision.reason.describe(&plugin.config().sampling).into_owned();
+        assert!(["default", "floor", "remote"].contains(&&*reason), "{reason}");
+        stream.on_log(&mut plugin, &Request, &shared, &mut rng);
+        assert!(stream.has_ended());
+    }
+}
+
+struct Request;
+
+impl Exchange for Request {
+    fn request_headers(&self) -> Headers {
+        [(":method", "GET"), (":path", "/orders/7"), (":authority", "shop")].into_iter().collect()
+    }
+
+    fn property(&self, _: &[&str]) -> Option<Vec<u8>> {
+        None
     }
 }
 

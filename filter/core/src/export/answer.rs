@@ -11,7 +11,7 @@ use crate::config::Protocol;
 use crate::model::Metric;
 use crate::propagation::percent_decode;
 
-/// Longer words of a collector are cut in the log.
+/// Longer words of a collector are cut in the log; so many characters as they stand there.
 const SHOWN_CHARS: usize = 200;
 
 /// What becomes of a batch after an attempt.
@@ -159,7 +159,14 @@ fn quoted(text: &[u8]) -> String {
         return String::new();
     }
     let text = String::from_utf8_lossy(text);
-    let mut shown: String = text.chars().take(SHOWN_CHARS).collect();
+    let mut room = SHOWN_CHARS;
+    let fits = |char: &char| {
+        // What cannot be printed stands as an escape of up to ten characters.
+        let left = room.checked_sub(char.escape_debug().count());
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    let mut shown: String = text.chars().take_while(fits).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }
@@ -428,5 +435,16 @@ mod tests {
         assert_eq!(quoted(b""), "");
         assert_eq!(quoted(b"a\n\x1b[31m\xff\""), ": \"a\\n\\u{1b}[31m\u{fffd}\\\"\"");
         assert_eq!(quoted(&[b'x'; 999]), format!(": \"{}\u{2026}\"", "x".repeat(200)));
+    }
+
+    #[test]
+    fn words_of_a_collector_are_cut_as_they_stand_in_the_log() {
+        assert_eq!(quoted(b""), "");
+        assert_eq!(quoted("no \"ü\"\n".as_bytes()), r#": "no \"ü\"\n""#);
+        for (char, times) in [("a", 200), ("\n", 100), ("\u{1b}", 33), ("\u{10ffff}", 20)] {
+            let shown = quoted(char.repeat(1_000).as_bytes());
+            assert_eq!(shown, format!(": {:?}", format!("{}…", char.repeat(times))));
+            assert_eq!(quoted(char.repeat(times).as_bytes()), shown.replace('…', ""));
+        }
     }
 }
