@@ -7,8 +7,8 @@
 //! times per minute and operation, not once a request.
 //!
 //! The number of operations is bounded, for callers choose hosts. A new one takes the place of the
-//! one that was longest not seen, but only if that was quiet for a minute: until then the new one
-//! has no floor.
+//! one that was longest not seen, but only if that was quiet for a minute, or for as long as one
+//! that is in use does not ask for a token: until then the new one has no floor.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ const OPERATIONS: usize = 256;
 const MINUTE: Duration = Duration::from_secs(60);
 /// When a worker asks again that could not write.
 const LATER: Duration = Duration::from_secs(1);
+/// One that is in use asks again at the first tick behind its next token, and ticks may be late.
+const TWO_TICKS: Duration = Duration::from_secs(2);
 /// A bucket that was written so much later than now is not one of ours: workers have one clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 
@@ -33,6 +35,8 @@ pub(crate) struct Floor {
     key: String,
     per_second: f64,
     most: f64,
+    /// How long nobody must have asked for an operation before another takes its place.
+    quiet: Duration,
     seen: BTreeMap<Operation, Seen>,
 }
 
@@ -65,10 +69,13 @@ impl Floor {
     /// At least `per_minute` traces of every operation, if there are as many requests.
     /// Whatever has the same name and number has the same buckets.
     pub(crate) fn new(name: &str, per_minute: f64) -> Self {
+        let per_second = per_minute / MINUTE.as_secs_f64();
+        let token = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(Duration::MAX);
         Self {
             key: format!("{PREFIX}floor/{per_minute}/{name}"),
-            per_second: per_minute / MINUTE.as_secs_f64(),
+            per_second,
             most: per_minute.max(1.0),
+            quiet: token.max(MINUTE).saturating_add(TWO_TICKS),
             seen: BTreeMap::new(),
         }
     }
@@ -89,7 +96,7 @@ impl Floor {
         tick: MonoNanos,
         shared: &dyn Shared,
     ) -> bool {
-        let Self { per_second, most, .. } = *self;
+        let Self { per_second, most, quiet, .. } = *self;
         let key = self.key.clone();
         let Some(seen) = self.seen(operation, tick) else { return false };
         if tick < seen.dry_until {
@@ -98,7 +105,7 @@ impl Floor {
         let now = shared.now();
         let answer = update(shared, &key, |value| {
             let mut buckets = value.and_then(|value| decode(value, now, most)).unwrap_or_default();
-            let Some(bucket) = bucket(&mut buckets, operation, now, most) else {
+            let Some(bucket) = bucket(&mut buckets, operation, now, most, quiet) else {
                 return (None, None);
             };
             let elapsed = now.since(bucket.at).as_secs_f64();
@@ -148,6 +155,7 @@ fn bucket(
     operation: Operation,
     now: MonoNanos,
     most: f64,
+    quiet: Duration,
 ) -> Option<&mut Bucket> {
     let place = match buckets.iter().position(|bucket| bucket.operation == operation) {
         Some(place) => place,
@@ -158,8 +166,6 @@ fn bucket(
         None => {
             let (place, oldest) =
                 buckets.iter_mut().enumerate().min_by_key(|(_, bucket)| bucket.at)?;
-            // One that is in use comes back once it may have a token.
-            let quiet = MINUTE.mul_f64((1.0 / most).max(1.0));
             if now.since(oldest.at) < quiet {
                 return None;
             }
@@ -330,6 +336,56 @@ mod tests {
         assert!(proxy.lifts(0, 256));
         assert!(!proxy.lifts(0, 257));
         assert!(!proxy.lifts(0, 99));
+    }
+
+    #[test]
+    fn made_up_hosts_take_no_floor_away() {
+        for (per_minute, lifts) in [(0.1, 2..=2), (0.5, 10..=10), (1.0, 20..=20), (6.0, 120..=126)]
+        {
+            let mut proxy = Proxy::new(per_minute, 4);
+            let (mut lifted, mut host) = (0, 1000);
+            for _ in 0..20 * 60 {
+                for request in 0..10 {
+                    lifted += usize::from(proxy.lifts(request % 4, 1));
+                }
+                for _ in 0..5 {
+                    host += 1;
+                    proxy.lifts(usize::try_from(host % 4).unwrap(), host);
+                }
+                proxy.now += 1;
+            }
+            assert!(lifts.contains(&lifted), "{per_minute}: {lifted}");
+        }
+    }
+
+    /// The table has a floor's worth for each of its places, whoever stands there.
+    #[test]
+    fn made_up_hosts_gain_a_bounded_number() {
+        for per_minute in [0.5, 1.0, 6.0] {
+            let mut proxy = Proxy::new(per_minute, 4);
+            let mut lifted = 0.0;
+            for host in 0..6_000 {
+                lifted +=
+                    f64::from(u8::from(proxy.lifts(usize::try_from(host % 4).unwrap(), host)));
+                proxy.now += u64::from(host % 5 == 4);
+            }
+            // Twenty minutes, and what stood there at their beginning.
+            assert!(lifted <= 256.0 * per_minute.mul_add(20.0, per_minute.max(1.0)), "{lifted}");
+            assert!(lifted >= 256.0 * 9.0, "{lifted}");
+        }
+    }
+
+    /// The smallest number that may be configured, and less.
+    #[test]
+    fn a_floor_of_nearly_nothing_is_no_fault() {
+        for per_minute in [1e-6, f64::MIN_POSITIVE] {
+            let mut proxy = Proxy::new(per_minute, 1);
+            let lifted = (0..300).filter(|host| {
+                proxy.now += 60;
+                proxy.lifts(0, *host)
+            });
+            assert_eq!(lifted.count(), 256);
+        }
     }
 
     #[test]
