@@ -87,6 +87,28 @@ fn one_instance_asks_and_others_follow() {
     assert_eq!(host.state().logged(LogLevel::Warn), [""; 0]);
 }
 
+/// Answers may take five seconds, and the interval may be one.
+#[test]
+fn an_answer_that_takes_longer_than_the_interval_counts() {
+    let (mut host, root) = boot_with(&CONFIGURATION.replace("10s", "1s"));
+    host.state_mut().clusters.insert(JAEGER.to_owned());
+    for round in 0..3 {
+        let question = tick(&mut host, root, 1).unwrap();
+        assert_eq!(tick(&mut host, root, 1), Some(question.clone()), "no other one");
+        host.advance(Duration::from_millis(200));
+        host.answer(question.token, share(f64::from(round % 2))).unwrap();
+        assert_eq!(recorded(&mut host, root), round == 1);
+        tick(&mut host, root, 0);
+        assert_eq!(host.state().metric("meshweft_remote_requests"), i64::from(round) + 1);
+    }
+    // And the same of a failure.
+    let question = tick(&mut host, root, 1).unwrap();
+    assert_eq!(tick(&mut host, root, 1), Some(question.clone()));
+    host.answer(question.token, answer(&[(":status", "503")], b"")).unwrap();
+    tick(&mut host, root, 0);
+    assert_eq!(host.state().metric("meshweft_remote_failures"), 1);
+}
+
 #[test]
 fn what_fails_is_counted_told_once_a_minute_and_changes_nothing() {
     let (mut host, root) = boot();

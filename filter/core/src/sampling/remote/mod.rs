@@ -24,6 +24,8 @@ pub const MAX_ANSWER: usize = 512 * 1024;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// When an answer is no longer waited for: the host has told before that there is none.
+const GIVEN_UP: Duration = Duration::from_secs(6);
 /// As long as there is no answer the next attempt comes sooner.
 const IMPATIENT: Duration = Duration::from_secs(5);
 /// Nobody takes a turn for longer, but for clocks that are read one after the other.
@@ -53,6 +55,8 @@ pub(crate) struct Remote {
     answer_key: String,
     /// Which answer this worker has read.
     version: u64,
+    /// Until when a question of this worker is under way; there is one at a time.
+    asking: MonoNanos,
     current: Option<Current>,
 }
 
@@ -102,6 +106,7 @@ impl Remote {
             },
             interval: config.interval,
             version: 0,
+            asking: MonoNanos::default(),
             current: None,
         }
     }
@@ -114,10 +119,10 @@ impl Remote {
     /// Takes in what the server has told another worker; gives a question if it is time for one
     /// and this worker's turn.
     pub(crate) fn on_tick(&mut self, now: MonoNanos, shared: &dyn Shared) -> Option<Poll> {
-        let interval = self.interval;
+        let (interval, free) = (self.interval, self.asking <= now);
         let (ours, version) = update(shared, &self.turn_key, |value| {
             let mut turn = Turn::decode(value, now);
-            let ours = turn.due <= now;
+            let ours = free && turn.due <= now;
             if ours {
                 let pause = if turn.version == 0 { interval.min(IMPATIENT) } else { interval };
                 turn.due = now.after(pause);
@@ -127,11 +132,14 @@ impl Remote {
         if version != self.version && version != 0 {
             self.version = version;
             let answer = shared.get(&self.answer_key);
-            let strategy = answer.and_then(|(answer, _)| Strategy::parse(&answer).ok());
+            let strategy = answer.and_then(|(answer, _)| read(&answer).ok());
             // A stranger's is no answer.
             self.current = strategy.map(Current::new).or_else(|| self.current.take());
         }
-        ours.then(|| self.poll.clone())
+        ours.then(|| {
+            self.asking = now.after(GIVEN_UP);
+            self.poll.clone()
+        })
     }
 
     /// Takes in the answer to a question of this worker, or why there is none. An error is for an
@@ -146,14 +154,8 @@ impl Remote {
         now: MonoNanos,
         shared: &dyn Shared,
     ) -> Result<(), Option<String>> {
-        let parsed = answer.and_then(|answer| {
-            if answer.len() >= MAX_ANSWER {
-                return Err("gave an answer that is too long".to_owned());
-            }
-            let bad = |why| format!("gave an answer that cannot be used: {why}");
-            Ok((answer, Strategy::parse(answer).map_err(bad)?))
-        });
-        match parsed {
+        self.asking = MonoNanos::default();
+        match answer.and_then(|answer| Ok((answer, read(answer)?))) {
             Ok((answer, strategy)) => {
                 self.share(answer, now, shared);
                 self.current = Some(Current::new(strategy));
@@ -230,6 +232,14 @@ impl Turn {
     fn encode(self) -> Vec<u8> {
         [self.due.0, self.complained.0, self.version].map(u64::to_le_bytes).concat()
     }
+}
+
+/// What an answer says, from the server or out of shared data.
+fn read(answer: &[u8]) -> Result<Strategy, String> {
+    if answer.len() >= MAX_ANSWER {
+        return Err("gave an answer that is too long".to_owned());
+    }
+    Strategy::parse(answer).map_err(|why| format!("gave an answer that cannot be used: {why}"))
 }
 
 /// `text` as a value of a query (RFC 3986, section 2).
@@ -438,6 +448,29 @@ mod tests {
         assert_eq!(proxy.run(5, Ok(&padded(MAX_ANSWER - 1))), [(5, 0, Ok(()))]);
     }
 
+    /// The host tells answers apart by one question at a time.
+    #[test]
+    fn nobody_asks_again_before_the_answer() {
+        let config = config::Remote { interval: Duration::from_secs(1), ..config() };
+        let store = Store::default();
+        let mut workers = vec![Remote::new(&config, "shop"); 2];
+        let mut asks = |worker: usize, millis: u64| {
+            let now = MonoNanos(START + millis * 1_000_000);
+            workers[worker].on_tick(now, &store).is_some()
+        };
+        assert_eq!([0, 1000, 2000, 4900].map(|at| asks(0, at)), [true, false, false, false]);
+        // Another one has a question of its own.
+        assert!(asks(1, 4950));
+        // The time for an answer is over, and the host has not said so.
+        assert_eq!([5990, 6000, 7000].map(|at| asks(0, at)), [false, true, false]);
+        let (answer, strategy) = share(0.5);
+        let now = MonoNanos(START + 7_200_000_000);
+        assert_eq!(workers[0].on_answer(Ok(answer.as_bytes()), now, &store), Ok(()));
+        assert_eq!(workers[0].current().map(|now| now.strategy.clone()), Some(strategy));
+        let now = MonoNanos(START + 8_200_000_000);
+        assert!(workers[0].on_tick(now, &store).is_some());
+    }
+
     #[test]
     fn without_shared_data_nobody_asks() {
         let mut proxy = Proxy::new(2);
@@ -488,13 +521,16 @@ mod tests {
             assert_eq!(proxy.strategies(), vec![Some(strategy); 2]);
         }
         // A stranger's answer under a new version.
-        let mut proxy = Proxy::new(2);
-        let (answer, strategy) = share(0.5);
-        proxy.run(10, Ok(&answer));
-        proxy.store.put(ANSWER, b"{}");
-        let due = MonoNanos(START + 60 * SECOND);
-        proxy.store.put(TURN, &Turn { due, version: 9, ..Turn::default() }.encode());
-        assert_eq!(proxy.run(10, Ok(&answer)), []);
-        assert_eq!(proxy.strategies(), vec![Some(strategy); 2]);
+        let (other, _) = share(0.25);
+        for stranger in ["{}".to_owned(), format!("{other}{}", " ".repeat(MAX_ANSWER))] {
+            let mut proxy = Proxy::new(2);
+            let (answer, strategy) = share(0.5);
+            proxy.run(10, Ok(&answer));
+            proxy.store.put(ANSWER, stranger.as_bytes());
+            let due = MonoNanos(START + 60 * SECOND);
+            proxy.store.put(TURN, &Turn { due, version: 9, ..Turn::default() }.encode());
+            assert_eq!(proxy.run(10, Ok(&answer)), []);
+            assert_eq!(proxy.strategies(), vec![Some(strategy); 2]);
+        }
     }
 }
