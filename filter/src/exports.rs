@@ -84,11 +84,15 @@ extern "C" fn _initialize() {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_abi_version_0_2_1() {}
 
-/// A block for what the host gives; see `host::read`, which takes it over.
+/// A block for what the host gives; see `host::read`, which takes it over. Null where there is no
+/// room for it: the host's call then has a status of failure.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-    let mut block = core::mem::ManuallyDrop::new(Vec::with_capacity(size));
-    block.as_mut_ptr()
+    let mut block = core::mem::ManuallyDrop::new(Vec::new());
+    match block.try_reserve_exact(size) {
+        Ok(()) => block.as_mut_ptr(),
+        Err(_) => core::ptr::null_mut(),
+    }
 }
 
 #[unsafe(no_mangle)]

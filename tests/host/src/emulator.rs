@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use wasmi::{Caller, ExternType, Instance, Linker, Store, Val};
+use wasmi::{Caller, ExternType, Instance, Linker, Store, StoreLimitsBuilder, Val};
 
 use crate::abi::LogLevel;
 use crate::guest::Guest;
@@ -99,6 +99,7 @@ impl HostEmulator {
     /// If the module traps in its initialization.
     pub fn with_state(module: &Module, state: State) -> Result<Self, Trap> {
         let mut store = Store::new(module.module.engine(), state);
+        store.limiter(|state| &mut state.limits);
         store.set_fuel(FUEL).expect("the engine meters fuel");
         let instance = link(module)
             .instantiate_and_start(&mut store, &module.module)
@@ -157,6 +158,12 @@ impl HostEmulator {
     pub fn memory(&self) -> usize {
         let memory = self.instance.get_memory(&self.store, "memory").expect("a memory");
         memory.data_size(&self.store)
+    }
+
+    /// From now on the module may take so many bytes of memory more than it has.
+    pub fn limit_memory(&mut self, more: usize) {
+        let most = self.memory().saturating_add(more);
+        self.state_mut().limits = StoreLimitsBuilder::new().memory_size(most).build();
     }
 
     /// Lets time pass, without a tick.

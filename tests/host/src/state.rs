@@ -39,6 +39,8 @@ pub struct State {
     pub shared_data: BTreeMap<Vec<u8>, (Vec<u8>, u32)>,
     /// Shared queues by index; the id is the index plus one.
     pub queues: Vec<(Vec<u8>, VecDeque<Vec<u8>>)>,
+    /// What the module's memory may grow to.
+    pub limits: wasmi::StoreLimits,
     /// Hostcalls that do nothing and answer this number.
     pub faults: BTreeMap<String, u32>,
     /// Bytes that a read of this header map gives instead of the map.
@@ -73,6 +75,7 @@ impl Default for State {
             callouts: Vec::new(),
             expressions: BTreeMap::new(),
             shared_data: BTreeMap::new(),
+            limits: wasmi::StoreLimits::default(),
             queues: Vec::new(),
             faults: BTreeMap::new(),
             garbled_maps: BTreeMap::new(),

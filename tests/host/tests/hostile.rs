@@ -240,6 +240,30 @@ fn a_node_of_garbage() {
     }
 }
 
+/// Another plugin wrote more than there is room for under each key of ours.
+#[test]
+fn shared_values_beyond_the_memory() {
+    let (mut host, root) = boot_with(
+        r#"{"export": {"cluster": "otel-collector"}, "correlation": {"infer": "best"},
+            "sampling": {"limit_per_second": 100, "keep": {"errors": true, "propagate": true},
+                "adaptive": {"target_per_second": 1, "floor_per_minute": 1},
+                "rules": [{"name": "a", "match": {"path": "/a"}, "rate": 1}]}}"#,
+    );
+    let round = |host: &mut HostEmulator| {
+        host.tick(root).unwrap();
+        let id = host.serve(root, request()).unwrap();
+        assert_eq!(host.state().exchange(id).request_header("traceparent").len(), 1);
+        host.advance(std::time::Duration::from_secs(1));
+    };
+    (0..5).for_each(|_| round(&mut host));
+    host.limit_memory(8 << 20);
+    let data = &mut host.state_mut().shared_data;
+    assert!(data.len() >= 3, "{:?}", data.keys());
+    data.values_mut().for_each(|(value, _)| *value = vec![b'['; 64 << 20]);
+    (0..5).for_each(|_| round(&mut host));
+    assert_eq!(collect(&mut host, root).len(), 10);
+}
+
 #[test]
 fn callbacks_in_any_order() {
     let (mut host, root) = boot();
