@@ -12,8 +12,9 @@ const IF_ABSENT: u32 = u32::MAX;
 /// Set whatever there is.
 const ALWAYS: u32 = 0;
 
-/// What the workers of a proxy share: the host's shared data, as proxy-wasm has it: keyed by VM id, one store for the whole process,
-/// without a way to delete a key, and open to every other plugin of that VM id.
+/// What the workers of a proxy share: the host's shared data, as proxy-wasm has it: keyed by VM id,
+/// one store for the whole process, without a way to delete a key, and open to every other plugin
+/// of that VM id.
 ///
 /// So keys are few, they begin with `meshweft/1/`, and what stands under them is read strictly:
 /// whatever does not parse is a stranger's and is written over.

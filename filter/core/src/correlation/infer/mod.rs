@@ -13,8 +13,8 @@ mod table;
 mod trust;
 mod wire;
 
-use crate::model::shared::PREFIX;
-use crate::model::{MonoNanos, Shared, SharedError};
+use crate::model::shared::{PREFIX, update_within};
+use crate::model::{MonoNanos, Shared};
 use model::{Lesson, Model};
 use table::{Begins, Begun, Table};
 
@@ -209,19 +209,12 @@ impl Inference {
         }
         if core::mem::take(&mut self.lessons) {
             let learned = core::mem::take(&mut self.learned);
-            let key = model_key();
-            for _ in 0..ATTEMPTS {
-                let stored = shared.get(&key);
-                let mut model =
-                    stored.as_ref().and_then(|(b, _)| Model::read(b)).unwrap_or_default();
+            update_within(ATTEMPTS, shared, &model_key(), |stored| {
+                let mut model = stored.and_then(Model::read).unwrap_or_default();
                 model.merge(&learned);
                 model.refresh();
-                let cas = stored.map_or(u32::MAX, |(_, cas)| cas);
-                match shared.set(&key, &model.write(), cas) {
-                    Err(SharedError::CasMismatch) => {}
-                    Ok(()) | Err(SharedError::Unavailable) => break,
-                }
-            }
+                (Some(model.write()), ())
+            });
         }
         if let Some((bytes, version)) = shared.get(&model_key())
             && version != self.version
@@ -247,25 +240,41 @@ fn look(shared: &dyn Shared) -> Option<Table> {
 
 /// Changes the table; `None` if other workers were faster each time, or there is no shared data.
 fn change<T>(shared: &dyn Shared, mut with: impl FnMut(&mut Table) -> T) -> Option<T> {
-    let key = table_key();
-    for attempt in 0..ATTEMPTS {
-        let stored = shared.get(&key);
-        let mut table = stored.as_ref().and_then(|(b, _)| Table::read(b)).unwrap_or_default();
+    update_within(ATTEMPTS, shared, &table_key(), |stored| {
+        let mut table = stored.and_then(Table::read).unwrap_or_default();
         let outcome = with(&mut table);
-        let cas = match stored {
-            Some((_, cas)) => cas,
-            None if attempt == 0 => u32::MAX,
-            None => 0,
-        };
-        match shared.set(&key, &table.write(), cas) {
-            Ok(()) => return Some(outcome),
-            Err(SharedError::CasMismatch) => {}
-            Err(SharedError::Unavailable) => return None,
-        }
-    }
-    None
+        (Some(table.write()), outcome)
+    })
 }
 
 const fn micros(now: MonoNanos) -> u64 {
     now.0 / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::model::shared::fake::Store;
+
+    /// Also on a host that compares the number of a key that is not there.
+    #[test]
+    fn what_was_learned_is_written_down() {
+        for conflicts in [0, 1000] {
+            let store = Store::default();
+            let mut inference = Inference::new(Method::Best, 0.99);
+            let request = inference.begin(Route(1), 0, b"a", &store).unwrap();
+            let call = inference.call_of(Callee(2), |about| about == b"a", &store).unwrap();
+            inference.answer(call, &store);
+            inference.end(request, &store);
+            store.conflicts.set(conflicts);
+            inference.on_tick(&store);
+            assert_eq!(store.keys(), ["meshweft/1/infer/learned", "meshweft/1/infer/open"]);
+            let learned = Model::read(&store.value(&model_key()).unwrap()).unwrap();
+            assert_eq!(learned.write(), inference.model.write());
+            assert_ne!(learned.write(), Model::default().write());
+        }
+    }
 }
