@@ -717,3 +717,21 @@ fn every_file_is_asked() {
         assert!(readme.contains(&format!("[{file}]({file})")), "{file} is not in the README");
     }
 }
+
+/// What a page shows as a configuration is one.
+#[cfg(not(target_family = "wasm"))]
+#[test]
+fn configurations_of_the_pages() {
+    let mut found = Vec::new();
+    for page in ["README.md", "PROPAGATION.md", "CORRELATION.md", "MESHES.md"] {
+        let path = format!("{}/../../{page}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        for block in text.split("\n```json\n").skip(1) {
+            let (json, _) = block.split_once("\n```").unwrap();
+            let read = Config::parse(json.as_bytes(), &|_| Some("a value".to_owned()));
+            assert!(read.is_ok(), "{page}: {json}: {}", read.unwrap_err());
+            found.push(page);
+        }
+    }
+    assert!(found.contains(&"README.md") && found.contains(&"CORRELATION.md"), "{found:?}");
+}
