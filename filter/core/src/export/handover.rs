@@ -31,6 +31,8 @@ pub(super) const MAX_BYTES: usize = 16 << 20;
 const SLOTS: u16 = 256;
 /// Batches that are listed at most, with those that have no body there.
 const MAX_ENTRIES: usize = 1024;
+/// What an entry stands for at most: no queue holds more.
+const MOST: Load = Load { spans: 1_000_000, bytes: 256 << 20 };
 /// Attempts of a write: all workers are told to go at about the same time.
 const ATTEMPTS: u32 = 64;
 /// An entry that is younger than it could be is not one of ours.
@@ -103,8 +105,9 @@ impl Address {
     }
 
     /// Leaves `parcels`, the most important one first, as long as there is room; gives a mark for
-    /// each, in their order. One without room for its body is listed all the same, so that it is
-    /// counted if its owner does not wake; `None` if not even that is possible.
+    /// each, in their order. One without room for its body is listed all the same, alone or with
+    /// others under one mark, so that it is counted if its owner does not wake; `None` if not even
+    /// that is possible.
     pub(super) fn leave(
         &self,
         parcels: &[Parcel],
@@ -132,10 +135,19 @@ impl Address {
                 }
             }
             let room = MAX_ENTRIES.saturating_sub(list.len());
-            list.extend(made.iter().take(room).map(|(entry, _)| *entry));
-            (Some(write(&list)), room)
+            // What has no place of its own shares the last one, so that it is counted.
+            let listed = if made.len() > room { room.saturating_sub(1) } else { made.len() };
+            let beyond = made.get(listed..).unwrap_or_default().iter();
+            let load = beyond.fold(Load::default(), |sum, (entry, _)| Load {
+                spans: sum.spans.saturating_add(entry.load.spans).min(MOST.spans),
+                bytes: sum.bytes.saturating_add(entry.load.bytes).min(MOST.bytes),
+            });
+            let rest =
+                (load.spans > 0 && room > 0).then(|| self.entry(&Parcel { load, body: None }, now));
+            list.extend(made.iter().take(listed).map(|(entry, _)| *entry).chain(rest));
+            (Some(write(&list)), (listed, rest.map(|entry| entry.mark)))
         });
-        let listed = written.unwrap_or(0);
+        let (listed, beyond) = written.unwrap_or_default();
         for (entry, parcel) in made.iter().take(listed) {
             if let (Some(slot), Some(body)) = (entry.slot, &parcel.body) {
                 // What could not be written is found missing, and counted.
@@ -144,7 +156,7 @@ impl Address {
         }
         made.iter()
             .enumerate()
-            .map(|(at, (entry, _))| (at < listed).then_some(entry.mark))
+            .map(|(at, (entry, _))| if at < listed { Some(entry.mark) } else { beyond })
             .collect()
     }
 
@@ -316,6 +328,7 @@ impl Entry {
         let possible =
             (slot < SLOTS || slot == NONE) && from <= now.after(LEASE).after(CLOCK_TOLERANCE);
         let length = |amount| usize::try_from(amount).unwrap_or(usize::MAX);
+        let possible = possible && length(spans) <= MOST.spans && length(load) <= MOST.bytes;
         possible.then_some(Self {
             slot: (slot != NONE).then_some(slot),
             load: Load { spans: length(spans), bytes: length(load) },
@@ -487,13 +500,22 @@ mod tests {
         address().leave(&[half.clone(), half.clone(), half.clone()], &store, at(0));
         let kept = store.keys().len() - 1;
         assert_eq!(kept, 2);
-        let many = vec![parcel(1, "x"); MAX_ENTRIES];
-        let listed = address().leave(&many, &store, at(0)).iter().flatten().count();
-        assert_eq!(listed, MAX_ENTRIES - 3);
-        let room = Load { spans: MAX_ENTRIES, bytes: 10 * MAX_ENTRIES };
+        let many = (0..MAX_ENTRIES)
+            .map(|bytes| Parcel { load: Load { spans: 1, bytes }, ..parcel(1, "x") });
+        let many: Vec<_> = many.collect();
+        let marks = address().leave(&many, &store, at(0));
+        // Those that have no place of their own share the last one.
+        assert_eq!(marks.iter().flatten().count(), MAX_ENTRIES);
+        let last = &marks[MAX_ENTRIES - 5..];
+        assert!(last[0] != last[1] && last[1..].iter().all(|mark| *mark == last[1]), "{last:?}");
+        assert_eq!(address().leave(&[parcel(1, "x")], &store, at(0)), [None]);
+        let room = Load { spans: MAX_ENTRIES, bytes: 1 << 30 };
         let claimed = claim(Some(&address()), room, &store, at(2));
         // Two bodies take all the room.
         assert_eq!((claimed.parcels.len(), claimed.lost.len()), (2, MAX_ENTRIES - 2));
+        // Of three, two and the many no span is forgotten.
+        let lost: usize = claimed.lost.iter().map(|load| load.spans).sum();
+        assert_eq!(lost, 1 + MAX_ENTRIES);
     }
 
     /// Of a list with a changed bit nothing is believed, whichever bit it is.
@@ -521,10 +543,14 @@ mod tests {
         assert_eq!(read(&write(&[good]), at(0)), Some(vec![good]));
         let too_late = Entry { from: at(4), ..good };
         let beyond = Entry { slot: Some(SLOTS), ..good };
+        let too_heavy = |spans, bytes| Entry { load: Load { spans, bytes }, ..good };
+        let heavy = too_heavy(MOST.spans, MOST.bytes);
+        assert_eq!(read(&write(&[heavy]), at(0)), Some(vec![heavy]));
+        let spans = too_heavy(MOST.spans + 1, 1);
+        let bytes = too_heavy(1, MOST.bytes + 1);
         let too_many = vec![Entry { slot: None, ..good }; MAX_ENTRIES + 1];
-        for value in [write(&[good, good]), write(&[too_late]), write(&[beyond]), write(&too_many)]
-        {
-            assert_eq!(read(&value, at(0)), None);
+        for list in [&[good, good][..], &[too_late], &[beyond], &[spans], &[bytes], &too_many] {
+            assert_eq!(read(&write(list), at(0)), None);
         }
     }
 
