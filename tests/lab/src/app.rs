@@ -16,6 +16,8 @@
 //! | `/verdict` | answers as if it were a hop that has kept its span |
 //! | `/timed` | answers with a `server-timing` and a `traceresponse` of its own |
 //!
+//! Its calls are as the request that causes them: over HTTP/2 for one that came so, and gRPC for gRPC.
+//!
 //! A request with a gRPC content type gets a gRPC answer with `grpc-status` in the trailers: 14
 //! for a method named `Fail`, 12 for `Unknown`, else 0; for `Told` with the trailers of [`TOLD`]
 //! besides. Methods of the service [`CHAT`] are streams: each message comes back as it comes.
@@ -28,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
@@ -129,6 +132,7 @@ impl App {
         let behaviour = Arc::new(Behaviour {
             forward,
             client: Client::new(Version::H1),
+            client_h2: Client::new(Version::H2),
             shared: Arc::clone(&shared),
         });
         let server = tokio::spawn(serve(listener, behaviour));
@@ -178,6 +182,7 @@ impl Drop for App {
 struct Behaviour {
     forward: Forward,
     client: Client,
+    client_h2: Client,
     shared: Arc<Shared>,
 }
 
@@ -221,7 +226,7 @@ impl Behaviour {
         if let Some(stream) = stream {
             return Ok(chat(&path, stream));
         }
-        let calls = Arc::clone(self).calls(path.clone(), parts.headers.clone());
+        let calls = Arc::clone(self).calls(path.clone(), parts.clone());
         if path.contains("/background") {
             tokio::spawn(calls);
         } else {
@@ -265,7 +270,7 @@ impl Behaviour {
     }
 
     /// Makes the calls that a request to `path` causes.
-    async fn calls(self: Arc<Self>, path: String, incoming: HeaderMap) {
+    async fn calls(self: Arc<Self>, path: String, incoming: Parts) {
         let calls = lock(&self.shared.calls).clone();
         let calls: Vec<_> = calls.into_iter().filter(|call| path.starts_with(&call.on)).collect();
         if let Some(millis) = number(&path, "late") {
@@ -282,17 +287,27 @@ impl Behaviour {
         open.join_all().await;
     }
 
-    async fn call(&self, call: &Call, incoming: &HeaderMap) {
+    async fn call(&self, call: &Call, incoming: &Parts) {
         let copied: &[&str] = match self.forward {
             Forward::TraceContext => &["traceparent", "tracestate", "x-truth"],
             Forward::RequestId => &["x-request-id", "x-truth"],
         };
         let mut headers: Vec<(&str, &[u8])> = vec![("host", call.host.as_bytes())];
         for name in copied {
-            headers.extend(incoming.get_all(*name).iter().map(|value| (*name, value.as_bytes())));
+            let values = incoming.headers.get_all(*name).iter();
+            headers.extend(values.map(|value| (*name, value.as_bytes())));
         }
+        let version = incoming.version;
+        let client = if version == http::Version::HTTP_2 { &self.client_h2 } else { &self.client };
+        let (method, body) = if incoming.headers.get("content-type").is_some_and(is_grpc) {
+            headers.extend([("content-type", &b"application/grpc"[..]), ("te", b"trailers")]);
+            ("POST", &EMPTY_MESSAGE[..])
+        } else {
+            ("GET", &[][..])
+        };
         // What becomes of a call is the trace's business, not the caller's.
-        let _ = self.client.get(call.to, &call.path, &headers).await;
+        let body = Bytes::from_static(body);
+        let _ = client.send(method, call.to, &call.path, &headers, body).await;
     }
 
     fn flaky(&self, path: &str, failures: u64) -> u16 {
@@ -341,8 +356,11 @@ pub const TOLD: [(&str, &str); 2] = [("x-region", "eu-1"), ("x-session-token", "
 /// Paths of the gRPC service whose methods are streams.
 pub const CHAT: &str = "/shop.Chat/";
 
+/// A gRPC message without fields.
+const EMPTY_MESSAGE: [u8; 5] = [0; 5];
+
 fn grpc(path: &str) -> Response<Body> {
-    let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 0]));
+    let message = Frame::data(Bytes::from_static(&EMPTY_MESSAGE));
     let frames = [Ok::<_, Infallible>(message), Ok(trailers(path))];
     answer_grpc(StreamBody::new(tokio_stream::iter(frames)).map_err(infallible).boxed_unsync())
 }

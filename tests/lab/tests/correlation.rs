@@ -14,10 +14,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use meshweft_lab::app::{Call, Forward, Seen};
 use meshweft_lab::client::{Client, Version};
 use meshweft_lab::collector::Span;
-use meshweft_lab::config::cluster;
+use meshweft_lab::config::{cluster, ecds_resource, meshweft_by_ecds};
 use meshweft_lab::envoy::Envoy;
 use meshweft_lab::mesh::{Options, Workload, exporting};
 use meshweft_lab::native;
@@ -136,9 +137,10 @@ async fn outcome(lab: &Workload) -> [i64; 4] {
 
 // === The context, to the letter ===
 
+const CALLER_STATE: &str = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_carries_what_a_forwarded_header_would_have_brought() {
-    const STATE: &str = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
     let lab = service(exporting(json!({})), Options::default()).await;
     let client = Client::new(Version::H1);
     let to = lab.envoy.listener("inbound");
@@ -146,7 +148,9 @@ async fn a_call_carries_what_a_forwarded_header_would_have_brought() {
     for flags in ["00", "01", "02", "03"] {
         for path in ["/one", "/two", "/two/parallel", "/one/background"] {
             let key = uuid(sent);
-            From { path, trace: sent, key: &key, flags, state: STATE }.send(&client, to).await;
+            From { path, trace: sent, key: &key, flags, state: CALLER_STATE }
+                .send(&client, to)
+                .await;
             sent += 1;
         }
     }
@@ -156,14 +160,14 @@ async fn a_call_carries_what_a_forwarded_header_would_have_brought() {
     assert_eq!(judge(&seen), (24, 0));
     for seen in &seen {
         let number = (0..sent).find(|n| trace(*n) == seen.one("x-truth")).expect("a trace");
-        assert_eq!(seen.one("tracestate"), STATE);
+        assert_eq!(seen.one("tracestate"), CALLER_STATE);
         assert_eq!(seen.one("traceparent")[53..], *["00", "01", "02", "03"][number / 4]);
     }
     // What the caller dropped is dropped on both sides.
     assert_eq!((spans.len(), clients(&spans).len()), (20, 12));
     for span in clients(&spans) {
         assert_eq!(span.parent_id, server(&spans, span).span_id);
-        assert_eq!((how(span), &*span.trace_state), (["header", "1"], STATE));
+        assert_eq!((how(span), &*span.trace_state), (["header", "1"], CALLER_STATE));
         assert_eq!(span.attributes.get("meshweft.correlation.candidates"), None);
     }
     assert_eq!(outcome(&lab).await, [24, 0, 0, 0]);
@@ -192,6 +196,83 @@ async fn retries_and_a_new_trace_join_too() {
     lab.envoy.stop().await;
 }
 
+// === Over HTTP/2 ===
+
+/// What is sent over HTTP/2: method, path and headers beside those of the trace.
+type Sent = (&'static str, &'static str, &'static [(&'static str, &'static [u8])]);
+
+/// An application to which HTTP/2 is spoken, and which speaks it: it calls this path for each
+/// request, of which there are twelve at once on one connection. Gives the spans.
+async fn over_http_2((method, path, more): Sent, called_path: &str) -> Vec<Span> {
+    let lab = service(exporting(json!({})), Options { workers: 4, ..Options::default() }).await;
+    lab.app.call(Call {
+        on: path.to_owned(),
+        to: lab.envoy.listener("outbound-h2"),
+        host: "called".to_owned(),
+        path: called_path.to_owned(),
+    });
+    let (client, to) = (Client::new(Version::H2), lab.envoy.listener("inbound-h2"));
+    let one = |number: usize| {
+        let client = client.clone();
+        async move {
+            let (trace, key) = (trace(number), uuid(number));
+            let traceparent = format!("00-{trace}-00f067aa0ba902b7-01");
+            let headers: [(&str, &[u8]); 4] = [
+                ("traceparent", traceparent.as_bytes()),
+                ("tracestate", CALLER_STATE.as_bytes()),
+                ("x-request-id", key.as_bytes()),
+                ("x-truth", trace.as_bytes()),
+            ];
+            let headers = [&headers[..], more].concat();
+            let answer = client.send(method, to, path, &headers, Bytes::new()).await;
+            assert_eq!(answer.map(|answer| answer.status), Ok(200));
+        }
+    };
+    // The first makes the connection.
+    one(0).await;
+    (1..13).map(one).collect::<JoinSet<_>>().join_all().await;
+    let spans = lab.settled(2 * 13).await;
+    let seen = lab.app.seen();
+    assert_eq!(judge(&seen), (13, 0));
+    let clients = clients(&spans);
+    assert_eq!((clients.len(), spans.len()), (13, 26));
+    for span in clients {
+        let parent = server(&spans, span);
+        assert_eq!((&span.parent_id, how(span)), (&parent.span_id, ["header", "1"]));
+        for span in [span, parent] {
+            assert_eq!(span.attribute("network.protocol.version"), "2");
+            assert_eq!(span.trace_state, CALLER_STATE);
+        }
+        // What went on says so too.
+        let (trace_id, span_id) = (&span.trace_id, &span.span_id);
+        let traceparent = format!("00-{trace_id}-{span_id}-01");
+        let seen: Vec<_> =
+            seen.iter().filter(|seen| seen.one("traceparent") == traceparent).collect();
+        let [seen] = *seen else { panic!("{traceparent}: {seen:#?}") };
+        assert_eq!((&*seen.path, &*seen.method), (called_path, method));
+        assert_eq!(seen.one("tracestate"), CALLER_STATE);
+    }
+    assert_eq!(outcome(&lab).await, [13, 0, 0, 0]);
+    lab.envoy.stop().await;
+    spans
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_over_http_2_join() {
+    over_http_2(("GET", "/h2", &[]), "/called/over-h2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_grpc_join() {
+    const GRPC: Sent =
+        ("POST", "/shop.Orders/Get", &[("content-type", b"application/grpc"), ("te", b"trailers")]);
+    let spans = over_http_2(GRPC, "/called.Stock/Get").await;
+    for span in &spans {
+        let name = if span.kind == "CLIENT" { "called.Stock/Get" } else { "shop.Orders/Get" };
+        assert_eq!((&*span.name, span.attribute("rpc.grpc.status_code")), (name, "0"));
+    }
+}
+
 // === Time ===
 
 /// A request is remembered while it is open, however long, and for a while after.
@@ -218,6 +299,37 @@ async fn open_for_long_over_for_a_moment_and_over_for_long() {
     let again = From { path: "/one", trace: 4, key: &key, flags: "01", state: "" };
     again.send(&client, lab.envoy.listener("inbound")).await;
     assert_eq!(judge(&lab.app.seen()), (3, 1));
+    lab.envoy.stop().await;
+}
+
+/// Envoy keeps the old configuration, and its ticks, for as long as a request is open that began
+/// under it: what is remembered of that is renewed, and its calls, which are served by the new one,
+/// join.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_for_long_while_the_configuration_changes() {
+    let config = |service: &str| {
+        exporting(json!({"service": {"name": service}, "correlation": {"linger": "500ms"}}))
+    };
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("meshweft.json");
+    Envoy::replace_file(&file, &ecds_resource(&config("before"), "first").to_string());
+    let patient =
+        json!({"match": {"prefix": "/one"}, "route": {"cluster": "app", "timeout": "0s"}});
+    let filter = Some(meshweft_by_ecds(&file));
+    let options = Options { routes: vec![patient], filter, ..Options::default() };
+    let lab = service(config("before"), options).await;
+    let client = Client::new(Version::H1);
+    let change = async {
+        lab.envoy.metrics_until(|metrics| metrics.get("correlation_remembered") == Some(&1)).await;
+        Envoy::replace_file(&file, &ecds_resource(&config("after"), "next").to_string());
+    };
+    tokio::join!(send(&client, &lab, "/one/late/8000", 1), change);
+    let spans = lab.settled(2).await;
+    assert_eq!(judge(&lab.app.seen()), (1, 0));
+    let [span] = *clients(&spans) else { panic!("{spans:#?}") };
+    let parent = server(&spans, span);
+    assert_eq!((&span.parent_id, how(span)), (&parent.span_id, ["header", "1"]));
+    assert_eq!([parent.service(), span.service()], ["before", "after"]);
     lab.envoy.stop().await;
 }
 
