@@ -19,9 +19,9 @@ const MEMORY: f32 = 2000.0;
 /// The weight of what is assumed before anything is known, in visits.
 const PRIOR: f32 = 0.7;
 /// The chance assumed for a known way out, for each bucket.
-const PRIOR_KNOWN: f32 = 0.05;
+const PRIOR_KNOWN: f32 = 0.01;
 /// The chance assumed for a call that was never seen in a state.
-const PRIOR_UNSEEN: f32 = 0.02;
+const PRIOR_UNSEEN: f32 = 0.005;
 
 const fn edges() -> [f32; BUCKETS] {
     let mut edges = [0.0; BUCKETS];
