@@ -18,7 +18,7 @@ use crate::propagation::{
 use crate::sampling::{Decision, Kept, Origin, OtMember, Reason, Threshold, Verdict};
 use crate::span::{Correlated, Link, OpenStream, Part, Subject};
 use inferred::{Followed, Inferred, ends, follow, infer};
-use kept::{Beginning, HELD, Pending, Piece};
+use kept::{Beginning, Pending, Piece};
 
 /// The property under which the first instance on a request leaves the trace id: filter state
 /// `wasm.meshweft.trace_id`, readable in access logs. It is the mark by which a second instance
@@ -37,6 +37,8 @@ pub struct Stream {
     /// When the headers of the response came, where that is to be told.
     first_byte: Option<UnixNanos>,
     followed: Option<Followed>,
+    /// Whether a question about what is kept was taken off that nobody here answers.
+    refused: bool,
 }
 
 /// What shall become of a request, and what shall be said about it.
@@ -125,6 +127,7 @@ impl Stream {
         self.state = begun.state;
         self.remembered = begun.remembered;
         self.followed = begun.followed;
+        self.refused = begun.refused;
         begun.effects
     }
 
@@ -185,6 +188,9 @@ impl Stream {
         shared: &impl Shared,
         piece: Piece,
     ) -> Option<HeaderEdit> {
+        if self.refused {
+            return Some(kept::hush());
+        }
         let (context, decision, pending) = match &mut self.state {
             State::Dropped(Dropped { context, decision, pending }) => {
                 (&*context, &*decision, pending.as_deref_mut())
@@ -342,6 +348,7 @@ struct Begun {
     effects: RequestEffects,
     remembered: Option<Ticket>,
     followed: Option<Followed>,
+    refused: bool,
 }
 
 fn begin(
@@ -367,8 +374,11 @@ fn begin(
             // Nothing is begun here; what nobody is to find behind the edge goes all the same.
             edits.extend(propagation::forget(&standing));
         }
+        let question = kept::refuse(&headers);
+        let refused = question.is_some();
+        edits.extend(question);
         let effects = RequestEffects { edits, ..RequestEffects::default() };
-        return Begun { state: State::PassThrough, effects, ..Begun::default() };
+        return Begun { state: State::PassThrough, effects, refused, ..Begun::default() };
     }
 
     let own = inferred.as_ref().map(|inferred| inferred.own);
@@ -412,6 +422,7 @@ fn begin(
     };
     let (relayed, question) =
         if is_open { kept::ask(plugin, shared, beginning) } else { (None, None) };
+    let refused = relayed.is_none() && question.is_some();
     edits.extend(question);
     let continued = remote.is_some() && correlation.is_none();
     let remembered =
@@ -431,7 +442,7 @@ fn begin(
         || propagation::baggage_attributes(&plugin.config().propagation.baggage, &standing);
     let state = match decision.verdict {
         Verdict::Drop if plugin.sampler.keep(&decision).is_some() => {
-            let open = open(headers.only(HELD), baggage());
+            let open = open(headers.only(|name| kept::is_held(plugin, name)), baggage());
             let pending = Box::new(Pending { open, relayed, kept: None });
             State::Dropped(Dropped { context, decision, pending: Some(pending) })
         }
@@ -451,7 +462,7 @@ fn begin(
         }
     };
     let effects = RequestEffects { edits, filter_state, warning };
-    Begun { state, effects, remembered, followed }
+    Begun { state, effects, remembered, followed, refused }
 }
 
 /// Remembers what goes on of a request from outside, for the calls that it may cause.

@@ -87,14 +87,11 @@ struct Worker {
 
 impl Worker {
     fn new(sampling: &str) -> Self {
-        Self::with(sampling, "{}")
+        Self::with(sampling, r#""propagation": {}"#)
     }
 
-    fn with(sampling: &str, propagation: &str) -> Self {
-        let config = format!(
-            r#"{{"export": {{"cluster": "c"}}, "sampling": {sampling},
-                "propagation": {propagation}}}"#
-        );
+    fn with(sampling: &str, more: &str) -> Self {
+        let config = format!(r#"{{"export": {{"cluster": "c"}}, "sampling": {sampling}, {more}}}"#);
         let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
         Self {
             plugin: Plugin::new(config, None, &|_| None),
@@ -166,8 +163,10 @@ fn pair(keep: &str, reason: &str) -> (String, String) {
 
 #[test]
 fn a_kept_span_is_the_one_that_was_forwarded() {
-    let mut worker =
-        Worker::with(r#"{"keep": {"errors": true}}"#, r#"{"baggage": {"attributes": ["tenant"]}}"#);
+    let mut worker = Worker::with(
+        r#"{"keep": {"errors": true}}"#,
+        r#""propagation": {"baggage": {"attributes": ["tenant"]}}"#,
+    );
     let traceparent = format!("00-{TRACE}-{PARENT}-00");
     let told = || {
         Told::new(&[
@@ -202,8 +201,10 @@ fn a_kept_span_is_the_one_that_was_forwarded() {
 
 #[test]
 fn a_kept_span_links_to_what_was_not_trusted() {
-    let mut worker =
-        Worker::with(r#"{"rate": 0, "keep": {"errors": true}}"#, r#"{"trust": "link"}"#);
+    let mut worker = Worker::with(
+        r#"{"rate": 0, "keep": {"errors": true}}"#,
+        r#""propagation": {"trust": "link"}"#,
+    );
     worker.serve(Told::new(&[("traceparent", &format!("00-{TRACE}-{PARENT}-01"))]), 503, 5);
     let [span] = &*worker.spans() else { panic!("one span") };
     assert_ne!(hex::encode(&span.trace_id), TRACE);
@@ -241,6 +242,33 @@ fn a_kept_span_speaks_of_the_request_as_it_came() {
         .map(|name| attribute(span, name));
     assert_eq!(facts, ["GET", "/a", "shop", "http", ""]);
     assert_eq!(attribute(span, "user_agent.original"), "test/1");
+}
+
+/// We write over some headers ourselves.
+#[test]
+fn an_attribute_of_a_kept_span_is_that_of_a_sampled_one() {
+    let attributes = r#""spans": {"attributes": [
+        {"name": "from", "request_header": "traceparent"},
+        {"name": "tenant", "request_header": "x-tenant"},
+        {"name": "tenants", "request_header": "x-tenant", "pattern": "b"},
+        {"name": "late", "request_header": "x-late"}]}"#;
+    let came = format!("00-{TRACE}-{PARENT}-00");
+    for sampling in [
+        r#"{"parent": "ignore", "rate": 0, "keep": {"errors": true}}"#,
+        r#"{"parent": "ignore", "rate": 1}"#,
+    ] {
+        let mut worker = Worker::with(sampling, attributes);
+        let mut told = Told::new(&[("traceparent", &came), ("x-tenant", "a"), ("x-tenant", "b")]);
+        let stream = worker.begin(&mut told);
+        assert_ne!(told.header("traceparent"), came);
+        told.headers.retain(|(name, _)| name != "x-tenant");
+        told.headers.push(("x-tenant".to_owned(), "other".to_owned()));
+        told.headers.push(("x-late".to_owned(), "yes".to_owned()));
+        worker.end(stream, &told.over(500, 5));
+        let [span] = &*worker.spans() else { panic!("one span") };
+        let found = ["from", "tenant", "tenants", "late"].map(|name| attribute(span, name));
+        assert_eq!(found, [&*came, "a,b", "b", ""], "{sampling}");
+    }
 }
 
 #[test]

@@ -521,3 +521,34 @@ fn a_rule_may_keep_out_of_it() {
     assert_eq!(response, pairs(&[(":status", "503")]));
     assert_eq!(reasons(&exported(&mut inbound, &shared)), [""; 0]);
 }
+
+/// A hop that is configured for something else.
+#[test]
+fn who_takes_no_part_takes_off_what_others_ask_and_answer() {
+    let keeps =
+        r#"{"export": {"cluster": "c"}, "sampling": {"rate": 0, "keep": {"errors": true}}}"#;
+    let samples = r#"{"export": {"cluster": "c"}, "sampling": {"rate": 1}}"#;
+    let modes = [r#"{"mode": "inbound"}"#, r#"{"mode": "outbound"}"#, r#"{"mode": "gateway"}"#];
+    for config in ["{}", keeps, samples].into_iter().chain(modes) {
+        let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
+        let plugin = Plugin::new(config.clone(), None, &|_| None);
+        let mut listener = Listener { plugin, rng: SmallRng::seed_from_u64(1) };
+        let shared = Local::default();
+        let says = pairs(&[(":status", "503"), (ANSWER, "errors")]);
+        let mut request = client();
+        let told = listener.serve(&shared, request.clone(), |_| says.clone());
+        assert_eq!(told, says, "nobody has asked: {config:?}");
+        request.extend(pairs(&[(QUESTION, "1")]));
+        let told = listener.serve(&shared, request.clone(), |request| {
+            assert_eq!(value(request, QUESTION), None, "{config:?}");
+            says.clone()
+        });
+        assert_eq!(told, pairs(&[(":status", "503")]), "{config:?}");
+        // What came too late for the headers.
+        let mut stream = Stream::default();
+        let asking = Told { request, ..Told::default() };
+        stream.on_request_headers(&mut listener.plugin, &asking, &shared, &mut listener.rng);
+        let edit = stream.on_response_trailers(&listener.plugin, &asking, &shared);
+        assert_eq!(edit, Some(HeaderEdit::Remove(ANSWER.into())), "{config:?}");
+    }
+}

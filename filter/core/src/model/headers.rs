@@ -72,16 +72,16 @@ impl Headers {
         self.iter().filter(move |(n, _)| *n == name.as_bytes()).map(|(_, value)| value)
     }
 
-    /// Those of these `names`, in order.
+    /// Those of the names of which `is_held` holds, in order.
     #[must_use]
-    pub fn only(&self, names: &[&str]) -> Self {
-        self.iter().filter(|(name, _)| is_one_of(name, names)).collect()
+    pub fn only(&self, is_held: impl Fn(&[u8]) -> bool) -> Self {
+        self.iter().filter(|(name, _)| is_held(name)).collect()
     }
 
-    /// These and, of all other names, those of `others`.
+    /// These and, of all names of which `is_held` does not hold, those of `others`.
     #[must_use]
-    pub fn over(&self, names: &[&str], others: &Self) -> Self {
-        let others = others.iter().filter(|(name, _)| !is_one_of(name, names));
+    pub fn over(&self, is_held: impl Fn(&[u8]) -> bool, others: &Self) -> Self {
+        let others = others.iter().filter(|(name, _)| !is_held(name));
         self.iter().chain(others).collect()
     }
 
@@ -109,10 +109,6 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
         }
         headers
     }
-}
-
-fn is_one_of(name: &[u8], names: &[&str]) -> bool {
-    names.iter().any(|known| known.as_bytes() == name)
 }
 
 fn take_u32(input: &[u8]) -> Option<(usize, &[u8])> {
@@ -154,10 +150,11 @@ mod tests {
     fn some_of_one_map_over_the_rest_of_another() {
         let first: Headers = [("a", "1"), ("b", "2"), ("a", "3")].into_iter().collect();
         let then: Headers = [("c", "4"), ("a", "5"), ("d", "6")].into_iter().collect();
-        let kept = first.only(&["a", "d"]);
+        let is_held = |name: &[u8]| matches!(name, b"a" | b"d");
+        let kept = first.only(is_held);
         assert_eq!(kept, [("a", "1"), ("a", "3")].into_iter().collect());
         let whole = [("a", "1"), ("a", "3"), ("c", "4")].into_iter().collect();
-        assert_eq!(kept.over(&["a", "d"], &then), whole);
+        assert_eq!(kept.over(is_held, &then), whole);
     }
 
     #[test]

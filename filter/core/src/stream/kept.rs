@@ -2,28 +2,38 @@
 //! the beginning, and what it says to other hops and hears of them.
 
 use super::Open;
-use crate::config::Direction;
+use crate::config::{AttributeSource, Direction};
 use crate::matching::Facts;
-use crate::model::{Exchange, HeaderEdit, MonoNanos, Shared, SpanId};
+use crate::model::{Exchange, HeaderEdit, Headers, MonoNanos, Shared, SpanId};
 use crate::plugin::Plugin;
 use crate::propagation::SpanContext;
 use crate::sampling::{self, ANSWER, Decision, Ending, Kept, Moment, QUESTION};
 use crate::span::Link;
 
-/// The headers of which a span speaks and that filters behind this one, or the router, write over.
-/// All others are read at the end.
-pub(super) const HELD: &[&str] = &[":authority", ":method", ":path", ":scheme", "content-type"];
+/// The headers of which every span speaks and that filters behind this one, or the router, write
+/// over.
+const HELD: &[&str] = &[":authority", ":method", ":path", ":scheme", "content-type"];
 
 const INBOUND: Option<Direction> = Some(Direction::Inbound);
 const OUTBOUND: Option<Direction> = Some(Direction::Outbound);
 
-/// What is held of a request that its end may keep; of its headers those that are [`HELD`].
+/// What is held of a request that its end may keep; of its headers those that [are](is_held).
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) open: Open,
     /// Absent where hops tell one another nothing.
     pub(super) relayed: Option<Relayed>,
     pub(super) kept: Option<Kept>,
+}
+
+/// Whether a span is to speak of this header as it came. All others are read at the end.
+pub(super) fn is_held(plugin: &Plugin, name: &[u8]) -> bool {
+    let attributes = &plugin.config().spans.attributes;
+    let asked = attributes.iter().any(|attribute| match &attribute.source {
+        AttributeSource::RequestHeader(asked) => asked.as_bytes() == name,
+        _ => false,
+    });
+    asked || HELD.iter().any(|held| held.as_bytes() == name)
 }
 
 /// How a request stands to other hops.
@@ -49,6 +59,16 @@ pub(super) struct Beginning<'a> {
     pub(super) stripped: bool,
 }
 
+/// Takes off a question that came in, where there is one.
+pub(super) fn refuse(headers: &Headers) -> Option<HeaderEdit> {
+    headers.get(QUESTION).map(|_| HeaderEdit::Remove(QUESTION.into()))
+}
+
+/// Takes off an answer, whoever gave it.
+pub(super) fn hush() -> HeaderEdit {
+    HeaderEdit::Remove(ANSWER.into())
+}
+
 /// Takes the question that came in, and asks the next hop. No question of another's goes on.
 pub(super) fn ask(
     plugin: &Plugin,
@@ -57,9 +77,8 @@ pub(super) fn ask(
 ) -> (Option<Relayed>, Option<HeaderEdit>) {
     let Beginning { facts, context, decision, caller, stripped } = beginning;
     let headers = facts.headers();
-    let remove = || headers.get(QUESTION).map(|_| HeaderEdit::Remove(QUESTION.into()));
     let (Some(relay), Some(keep)) = (plugin.relay(), plugin.sampler.keep(decision)) else {
-        return (None, remove());
+        return (None, refuse(headers));
     };
     let hop = facts.of_workload();
     let mut relayed = Relayed { hop, asks: !stripped, began: None };
@@ -76,7 +95,7 @@ pub(super) fn ask(
     let edit = if hop != INBOUND && relayed.asks {
         Some(HeaderEdit::Set(QUESTION.into(), relay.question(context.span_id)))
     } else {
-        remove()
+        refuse(headers)
     };
     (Some(relayed), edit)
 }
@@ -99,11 +118,10 @@ pub(super) fn respond(
     piece: Piece,
 ) -> Option<HeaderEdit> {
     let relay = plugin.relay()?;
-    let remove = || HeaderEdit::Remove(ANSWER.into());
     let (Some(pending), Some(keep)) = (pending, plugin.sampler.keep(decision)) else {
-        return Some(remove());
+        return Some(hush());
     };
-    let Some(relayed) = pending.relayed else { return Some(remove()) };
+    let Some(relayed) = pending.relayed else { return Some(hush()) };
     let moment = match piece {
         Piece::Headers => {
             Moment::Headers { elapsed: relayed.began.map(|began| shared.now().since(began)) }
@@ -136,12 +154,12 @@ pub(super) fn respond(
         (INBOUND, Some(kept), Some(caller)) => {
             Some(HeaderEdit::Set(ANSWER.into(), relay.answer(caller, kept.reason())))
         }
-        (INBOUND, _, _) => Some(remove()),
+        (INBOUND, _, _) => Some(hush()),
         (OUTBOUND, Some(kept), _) => {
             relay.tell(shared, context.trace_id, kept.reason());
-            answer.map(|_| remove())
+            answer.map(|_| hush())
         }
-        (OUTBOUND | None, _, _) => answer.map(|_| remove()),
+        (OUTBOUND | None, _, _) => answer.map(|_| hush()),
     }
 }
 
@@ -185,7 +203,7 @@ impl Pending {
                 confidence: None,
             }));
         }
-        let headers = open.headers.over(HELD, &exchange.request_headers());
+        let headers = open.headers.over(|name| is_held(plugin, name), &exchange.request_headers());
         Some((Open { headers, ..open }, kept))
     }
 }
