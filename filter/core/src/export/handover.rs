@@ -121,7 +121,9 @@ impl Address {
             parcels.iter().map(|parcel| (self.entry(parcel, now), parcel)).collect();
         let written = update_within(ATTEMPTS, shared, LIST, |value| {
             let mut list = value.and_then(|value| read(value, now)).unwrap_or_default();
-            let mut bytes: usize = list.iter().filter(|e| e.slot.is_some()).map(Entry::size).sum();
+            // Sizes that a stranger wrote are no reason to run over.
+            let sizes = list.iter().filter(|entry| entry.slot.is_some()).map(Entry::size);
+            let mut bytes = sizes.fold(0, usize::saturating_add);
             let mut free = (0..SLOTS).filter(|slot| list.iter().all(|e| e.slot != Some(*slot)));
             for (entry, parcel) in &mut made {
                 entry.slot = None;
