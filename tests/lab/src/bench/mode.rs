@@ -30,6 +30,8 @@ pub struct Mode {
     pub parent: Option<&'static str>,
     /// The share of its requests that is recorded.
     pub share: f64,
+    /// On which side of a workload its listener is.
+    pub side: Direction,
 }
 
 /// What traces the requests of an Envoy.
@@ -153,6 +155,12 @@ pub fn modes(quick: bool) -> Vec<Mode> {
             all.push(ours(name, share, more));
         }
     }
+    // Its requests have an id, which Envoy makes, and no context: each is looked up and not found.
+    let looked_up = json!({"sampling": {"rate": 0}, "correlation": correlation});
+    if accepted(&configuration(looked_up.clone())) {
+        let name = "meshweft 0 %, correlation, outbound";
+        all.push(Mode { side: Direction::Outbound, ..ours(name, 0.0, looked_up) });
+    }
     all
 }
 
@@ -186,7 +194,7 @@ fn accepted(config: &Value) -> bool {
 }
 
 fn mode(name: &str, tracer: Tracer, share: f64) -> Mode {
-    Mode { name: name.to_owned(), tracer, parent: None, share }
+    Mode { name: name.to_owned(), tracer, parent: None, share, side: Direction::Inbound }
 }
 
 /// A thousand of these are a mixed set: exact paths, prefixes and hosts. None matches a request of
@@ -235,8 +243,7 @@ impl Mode {
             }
             Tracer::Nothing | Tracer::OpenTelemetry { .. } | Tracer::Zipkin { .. } => vec![],
         };
-        let mut listener =
-            listener(LISTENER, Direction::Inbound, filters, vec![route("/", "app")], None);
+        let mut listener = listener(LISTENER, self.side, filters, vec![route("/", "app")], None);
         let mut runtime = serde_json::Map::new();
         match self.tracer {
             Tracer::OpenTelemetry { percent, flush } => {
