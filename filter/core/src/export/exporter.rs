@@ -141,10 +141,8 @@ impl Exporter {
     /// Nobody's gauges count what is left: those of who takes it may begin anew at zero.
     pub fn drain(&mut self, shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) {
         self.queue.hurry();
-        let under_way = self.in_flight.iter_mut().map(|attempt| (true, &mut attempt.batch));
-        let waiting = self.queue.waiting().map(|batch| (false, batch));
-        let mut batches: Vec<_> =
-            under_way.chain(waiting).filter(|(_, batch)| batch.left.is_none()).collect();
+        let unsent = unsent(&mut self.in_flight, &mut self.queue);
+        let mut batches: Vec<_> = unsent.filter(|(_, batch)| batch.left.is_none()).collect();
         let mut room = handover::MAX_BYTES;
         let parcel = |(_, batch): &mut (bool, &mut Batch)| {
             let load = batch.load();
@@ -168,10 +166,8 @@ impl Exporter {
     /// Takes back what was left, where the host lets this instance go on. What others have taken
     /// meanwhile is theirs.
     pub fn wake(&mut self, shared: &dyn Shared, now: MonoNanos, metrics: &mut Metrics) {
-        let under_way = self.in_flight.iter_mut().map(|attempt| (true, &mut attempt.batch));
-        let waiting = self.queue.waiting().map(|batch| (false, batch));
-        let batches: Vec<_> =
-            under_way.chain(waiting).filter(|(_, batch)| batch.left.is_some()).collect();
+        let unsent = unsent(&mut self.in_flight, &mut self.queue);
+        let batches: Vec<_> = unsent.filter(|(_, batch)| batch.left.is_some()).collect();
         let marks: Vec<_> = batches.iter().filter_map(|(_, batch)| batch.left).collect();
         if marks.is_empty() {
             return;
@@ -295,6 +291,15 @@ impl Exporter {
             self.end(attempt, &Outcome::NoAnswer, now, u64::MAX, metrics);
         }
     }
+}
+
+/// All batches that nobody has taken yet, and whether each is under way.
+fn unsent<'a>(
+    in_flight: &'a mut [Attempt],
+    queue: &'a mut Queue,
+) -> impl Iterator<Item = (bool, &'a mut Batch)> {
+    let under_way = in_flight.iter_mut().map(|attempt| (true, &mut attempt.batch));
+    under_way.chain(queue.waiting().map(|batch| (false, batch)))
 }
 
 /// Counts what instances have left that are gone, and that nobody takes over: for those who do
