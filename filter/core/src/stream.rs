@@ -540,21 +540,15 @@ fn receive(
         return join(weigh(extracted.incoming, trust), found);
     }
     let asks = open && comes_alone && trust == Trust::Continue;
-    let inferred = if asks { infer(plugin, facts, shared, rng) } else { None };
-    if let Some(Inferred { own, call, correlation: Some(correlation), remote, links }) = inferred {
+    let mut inferred = if asks { infer(plugin, facts, shared, rng) } else { None };
+    if let Some(joined) = inferred.as_mut().and_then(|inferred| inferred.joined.take()) {
         let caller = weigh(extracted.incoming, trust);
         return Caller {
-            decision: remote.as_ref().map(|remote| remote.decision).or(caller.decision),
-            remote,
-            correlation: Some(correlation),
-            links,
-            inferred: Some(Inferred {
-                own,
-                call,
-                correlation: None,
-                remote: None,
-                links: Vec::new(),
-            }),
+            decision: joined.remote.as_ref().map(|remote| remote.decision).or(caller.decision),
+            remote: joined.remote,
+            correlation: Some(joined.correlation),
+            links: joined.links,
+            inferred,
             ..caller
         };
     }

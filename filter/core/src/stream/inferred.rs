@@ -66,7 +66,14 @@ pub(super) struct Inferred {
     /// What it is called if nobody has caused it.
     pub(super) own: (TraceId, SpanId),
     pub(super) call: Option<Call>,
-    pub(super) correlation: Option<Correlated>,
+    /// What may have caused it; `None` where nothing may have.
+    pub(super) joined: Option<Joined>,
+}
+
+/// What may have caused a call: the one request that counts, or else links to several.
+#[derive(Debug, PartialEq)]
+pub(super) struct Joined {
+    pub(super) correlation: Correlated,
     pub(super) remote: Option<RemoteContext>,
     pub(super) links: Vec<Link>,
 }
@@ -97,15 +104,13 @@ pub(super) fn infer(
     let (how, links) = match (&remote, candidates.is_empty()) {
         (Some(_), _) => (how, Vec::new()),
         (None, false) => (How::Ambiguous, candidates.iter().filter_map(guessed).collect()),
-        (None, true) => {
-            return Some(Inferred { own, call, correlation: None, remote, links: Vec::new() });
-        }
+        (None, true) => return Some(Inferred { own, call, joined: None }),
     };
     let metric = if how == How::Ambiguous { Metric::ContextAmbiguous } else { metric };
     plugin.metrics.add(metric, 1);
     let candidates = if how == How::Ambiguous { links.len() } else { 1 };
-    let correlation = Some(Correlated { how, confidence, candidates });
-    Some(Inferred { own, call, correlation, remote, links })
+    let correlation = Correlated { how, confidence, candidates };
+    Some(Inferred { own, call, joined: Some(Joined { correlation, remote, links }) })
 }
 
 /// A link to what may have to do with the span.
