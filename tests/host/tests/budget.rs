@@ -378,6 +378,31 @@ fn templates_cost_the_same_whatever_their_number() {
     assert!(thousand * 20 <= one * 21, "{one} and {thousand}");
 }
 
+/// Of so many attributes the last costs what the first does: none is compared with all before it.
+#[test]
+fn each_attribute_costs_the_same_whatever_their_number() {
+    const REQUESTS: u64 = 64;
+    let fuel = |count: usize| {
+        let attribute = |n| format!(r#"{{"name": "shop.order.{n:02}", "value": "v"}}"#);
+        let attributes: Vec<_> = (0..count).map(attribute).collect();
+        let (mut host, root) = boot_with(&format!(
+            r#"{{"export": {{"cluster": "otel-collector"}},
+                "spans": {{"attributes": [{}]}}}}"#,
+            attributes.join(",")
+        ));
+        host.serve(root, request()).unwrap();
+        let before = host.usage();
+        for _ in 0..REQUESTS {
+            host.serve(root, request()).unwrap();
+        }
+        host.usage().since(&before).fuel / REQUESTS
+    };
+    let [few, more, most] = [4, 34, 64].map(fuel);
+    let (first, last) = (more - few, most - more);
+    eprintln!("30 attributes: fuel {first}, 30 more: {last}");
+    assert!(last * 50 <= first * 51, "{first} and {last}");
+}
+
 /// Rules without anything to look them up by are asked one after the other. What one more of them
 /// costs an unsampled request stays a small part of what the request costs; the README has the
 /// figures.

@@ -21,6 +21,16 @@ impl<'a> Attributes<'a> {
         Self { list: Vec::with_capacity(24), texts, work: MAX_WORK }
     }
 
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Makes room for so many more at once.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.list.reserve(more);
+    }
+
     pub(super) fn into_list(self) -> Vec<KeyValue> {
         self.list
     }
@@ -62,15 +72,16 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// A value that the configuration asks for: it takes the place of one that is there.
-    pub(super) fn own(&mut self, key: &str, value: Value) {
+    /// A value that the configuration asks for: it takes the place of one that is there. Only the
+    /// first `told` may have its name, since the configuration has no name twice.
+    pub(super) fn own(&mut self, key: &str, value: Value, told: usize) {
         let mut tidy = |text: String| self.texts.tidy(&text, &mut self.work);
         let value = match value {
             Value::Scalar(Scalar::String(text)) => Value::Scalar(Scalar::String(tidy(text))),
             Value::Scalar(other) => Value::Scalar(other),
             Value::Strings(texts) => Value::Strings(texts.into_iter().map(tidy).collect()),
         };
-        match self.list.iter_mut().find(|there| there.key == key) {
+        match self.list.iter_mut().take(told).find(|there| there.key == key) {
             Some(there) => there.value = value,
             None => self.push(key.to_owned().into(), value),
         }
@@ -102,8 +113,9 @@ mod tests {
         attributes.int("c", Some(7));
         attributes.foreign("a", "other");
         attributes.foreign("d", "defg");
-        attributes.own("c", Value::Scalar(Scalar::Bool(true)));
-        attributes.own("e", Value::Strings(vec!["efgh".to_owned(), String::new()]));
+        let told = attributes.len();
+        attributes.own("c", Value::Scalar(Scalar::Bool(true)), told);
+        attributes.own("e", Value::Strings(vec!["efgh".to_owned(), String::new()]), told);
         let texts = attributes.into_list().into_iter();
         let texts: Vec<_> = texts.map(|a| format!("{}={:?}", a.key, a.value)).collect();
         assert_eq!(

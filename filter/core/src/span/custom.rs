@@ -63,9 +63,11 @@ pub(super) fn add(
     exchange: &impl Exchange,
     urls: &Urls,
 ) {
+    let told = out.len();
+    out.reserve(config.len());
     for attribute in config {
         if let Some(value) = value(out, attribute, headers, exchange, urls) {
-            out.own(&attribute.name, value);
+            out.own(&attribute.name, value, told);
         }
     }
 }
