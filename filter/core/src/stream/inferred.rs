@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::link;
+use super::caller::link;
 use crate::config::Direction;
 use crate::correlation::How;
 use crate::correlation::infer::{Answer, Call, Guess, Method, Request, seen};

@@ -7,6 +7,7 @@
 //! what others have.
 
 mod model;
+mod open;
 mod order;
 pub mod seen;
 mod table;

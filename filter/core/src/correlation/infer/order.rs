@@ -5,7 +5,7 @@
 //! if it is not, requests end where none ever does, or with a call that was not answered.
 
 use super::model::{Callee, Exit, Last, Model, State};
-use super::table::{History, Open};
+use super::open::{History, Open};
 
 /// Ends that are remembered.
 const MEMORY: f32 = 3000.0;

@@ -4,11 +4,9 @@
 use super::model::{
     BUCKETS, Callee, Histogram, Last, Learned, MAX_EXITS, MAX_STATES, Model, Route,
 };
+use super::open::{History, MAX_CALLS, MAX_HISTORIES, Maybe, Open};
 use super::order::{Contradictions, Order};
-use super::table::{
-    Call, History, MAX_CALLS, MAX_FOLLOWED, MAX_HISTORIES, MAX_OPEN, MAX_WORKERS, Maybe, Open,
-    Table,
-};
+use super::table::{Call, MAX_FOLLOWED, MAX_OPEN, MAX_WORKERS, Table};
 use super::trust::{Background, CLASSES, Calls, Class, MAX_CALLEES, Pool, Trust};
 
 /// What every value begins with: ours, and how it is written.

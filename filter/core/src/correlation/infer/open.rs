@@ -1,0 +1,441 @@
+//! One open request, with the histories that are possible for it.
+//!
+//! A history says which of the calls so far a request has made. Its weight is the product of the
+//! rates of what it made and the chances of what it did not make meanwhile, as learned.
+
+use super::model::{Callee, Exit, Last, Lesson, Model, Route, State};
+use super::order::Order;
+use super::table::{Call, place};
+
+/// Histories of one request at most.
+pub(super) const MAX_HISTORIES: usize = 12;
+/// Calls that one request may have made, at most.
+pub(super) const MAX_CALLS: usize = 24;
+/// Odds beyond this are certainty.
+pub(super) const CERTAIN: f32 = 1e4;
+/// A history is learned from if it is at least so likely.
+const LEARNED: f32 = 0.05;
+
+/// An open request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Open {
+    pub(super) id: u32,
+    /// Who follows it.
+    pub(super) worker: u32,
+    /// What is to be known of it, for whoever asks.
+    pub(super) about: Vec<u8>,
+    pub(super) route: Route,
+    /// Microseconds.
+    pub(super) begun: u64,
+    /// The declared calls that it may make, as a set of their positions.
+    pub(super) may: u64,
+    /// Whether no other request has been open beside it.
+    pub(super) alone: bool,
+    pub(super) order: Order,
+    pub(super) histories: Vec<History>,
+    pub(super) calls: Vec<Maybe>,
+}
+
+/// One way in which a request may have come to where it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct History {
+    pub(super) last: Last,
+    /// The call that was last made or answered; 0: none.
+    pub(super) of: u32,
+    /// When the state was entered, in microseconds.
+    pub(super) since: u64,
+    /// Which of the request's calls it has made, as a set of their positions.
+    pub(super) made: u32,
+    /// Which of those are not answered.
+    pub(super) open: u32,
+    /// How likely it was when the state was entered.
+    pub(super) weight: f32,
+    /// The same now, with what the calls say; meaningful during one event.
+    pub(super) now: f32,
+    /// How well it fits that another request made the call of this event.
+    pub(super) fits: f32,
+}
+
+/// The rates at which a request makes a call.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    pub(super) rate: f32,
+    /// How likely each history is, and the rate if it is true.
+    likely: Vec<f32>,
+    rates: Vec<f32>,
+    /// The part of the rate that depends on an earlier call.
+    pub(super) through: Vec<(u32, f32)>,
+}
+
+/// A call that a request may have made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Maybe {
+    pub(super) call: u32,
+    /// The odds that this request made it, by its own histories.
+    pub(super) odds: f32,
+    /// What the call says to them.
+    pub(super) message: f32,
+    /// What it said first.
+    pub(super) first: f32,
+    /// How sure of it an answer was that named this request; 0: none was.
+    pub(super) claimed: f32,
+}
+
+impl Open {
+    /// Whether the declared calls let it make one that needs one of `needs`.
+    pub(super) const fn can_make(&self, needs: u64) -> bool {
+        needs == 0 || self.may & needs != 0
+    }
+
+    /// What the weights have become by waiting until `now`, without what the calls say.
+    pub(super) fn survive(&mut self, model: &Model, now: u64) {
+        let route = self.route;
+        for history in &mut self.histories {
+            let state = state(route, history);
+            let at = model.at(state, now.saturating_sub(history.since));
+            history.now = history.weight * at.survival();
+        }
+    }
+
+    /// The odds of each call by the histories as they are, with what the other calls say.
+    pub(super) fn weigh(&mut self) {
+        let Self { histories, calls, .. } = self;
+        let said = |history: &History, calls: &[Maybe]| {
+            let made = calls.iter().enumerate().filter(|(i, _)| history.made & bit(*i) != 0);
+            made.map(|(_, maybe)| maybe.message).product::<f32>() * history.now
+        };
+        let weights: Vec<(u32, f32)> =
+            histories.iter().map(|history| (history.made, said(history, calls))).collect();
+        let all: f32 = weights.iter().map(|(_, weight)| weight).sum();
+        for (index, maybe) in calls.iter_mut().enumerate() {
+            let with: f32 = weights
+                .iter()
+                .filter(|(made, _)| made & bit(index) != 0)
+                .map(|(_, weight)| weight)
+                .sum();
+            let without = (all - with).max(all * 1e-6);
+            let odds = if without > 0.0 { with / without } else { 0.0 };
+            maybe.odds = (odds / maybe.message).clamp(0.0, CERTAIN);
+        }
+    }
+
+    /// How likely each history is, by all that is known.
+    pub(super) fn posterior(&self) -> Vec<f32> {
+        let said = self.histories.iter().map(|history| {
+            let calls = self.calls.iter().enumerate();
+            let made = calls.filter(|(i, _)| history.made & bit(*i) != 0);
+            made.map(|(_, maybe)| maybe.message).product::<f32>() * history.now
+        });
+        let said: Vec<f32> = said.collect();
+        let all: f32 = said.iter().sum();
+        said.into_iter().map(|weight| if all > 0.0 { weight / all } else { 0.0 }).collect()
+    }
+
+    /// The rates at which its histories make such a call.
+    pub(super) fn shares(&self, model: &Model, callee: Callee, now: u64) -> Shares {
+        let mut shares = Shares { likely: self.posterior(), ..Shares::default() };
+        for (history, likely) in self.histories.iter().zip(&shares.likely) {
+            let at = model.at(state(self.route, history), now.saturating_sub(history.since));
+            let rate = at.rate(Exit::Call(callee));
+            shares.rates.push(rate);
+            shares.rate += likely * rate;
+        }
+        for (index, maybe) in self.calls.iter().enumerate() {
+            let made = self.histories.iter().zip(shares.likely.iter().zip(&shares.rates));
+            let made = made.filter(|(history, _)| history.made & bit(index) != 0);
+            shares.through.push((maybe.call, made.map(|(_, (likely, rate))| likely * rate).sum()));
+        }
+        shares
+    }
+
+    /// If another request made the call after one that this one may have made, then this one did
+    /// not make that.
+    pub(super) fn did_not_make(&mut self, shares: &Shares, through: &[(u32, f32)], sum: f32) {
+        let others = sum - shares.rate;
+        if others <= sum * 1e-6 {
+            return;
+        }
+        let mut all = 0.0;
+        for (history, likely) in self.histories.iter_mut().zip(&shares.likely) {
+            let of = |rates: &[(u32, f32)]| {
+                rates.iter().find(|(call, _)| *call == history.of).map_or(0.0, |(_, rate)| *rate)
+            };
+            let excluded = of(through) - of(&shares.through);
+            let fits = ((others - excluded) / others).clamp(1e-4, 1.0);
+            history.fits = fits;
+            all += likely * fits;
+        }
+        if all > 0.0 {
+            self.histories.iter_mut().for_each(|history| history.fits /= all);
+        }
+    }
+
+    /// Each history goes on in two ways: with the call and without it.
+    pub(super) fn may_have_made(
+        &mut self,
+        call: u32,
+        callee: Callee,
+        shares: &Shares,
+        scale: f32,
+        now: u64,
+    ) {
+        if self.calls.len() >= MAX_CALLS {
+            return;
+        }
+        let odds = shares.rate * scale;
+        let first = 1.0 / (1.0 - odds).max(0.001);
+        let bit = self.push(Maybe { call, odds, message: first, first, claimed: 0.0 });
+        let mut with = Vec::with_capacity(self.histories.len());
+        for (history, rate) in self.histories.iter_mut().zip(&shares.rates) {
+            let weight = history.now * rate * scale;
+            with.push(History {
+                last: Last::Called(callee),
+                of: call,
+                since: now,
+                made: history.made | bit,
+                open: history.open | bit,
+                weight,
+                now: weight,
+                fits: 1.0,
+            });
+            history.weight *= history.fits;
+            history.now *= history.fits;
+        }
+        self.histories.extend(with);
+        self.prune();
+    }
+
+    /// It has certainly made a call; `false` if it has too many to follow one more.
+    pub(super) fn made(&mut self, call: u32, callee: Callee, now: u64) -> bool {
+        if self.calls.len() >= MAX_CALLS {
+            return false;
+        }
+        let bit = self.push(Maybe { call, odds: CERTAIN, message: 1.0, first: 1.0, claimed: 0.0 });
+        for history in &mut self.histories {
+            history.last = Last::Called(callee);
+            history.of = call;
+            history.since = now;
+            history.made |= bit;
+            history.open |= bit;
+        }
+        true
+    }
+
+    /// A call was answered that it may have made.
+    pub(super) fn answer(&mut self, model: &Model, call: u32, callee: Callee, now: u64) {
+        let Some(index) = self.calls.iter().position(|maybe| maybe.call == call) else { return };
+        let bit = bit(index);
+        let route = self.route;
+        for history in self.histories.iter_mut().filter(|history| history.open & bit != 0) {
+            let at = model.at(state(route, history), now.saturating_sub(history.since));
+            history.weight *= at.survival();
+            history.last = Last::Answered(callee);
+            history.of = call;
+            history.since = now;
+            history.open &= !bit;
+        }
+    }
+
+    /// Weighs the histories by their ends; gives how likely each call was this request's.
+    pub(super) fn end(&mut self, model: &Model, now: u64) -> Vec<f32> {
+        let route = self.route;
+        for history in &mut self.histories {
+            let at = model.at(state(route, history), now.saturating_sub(history.since));
+            history.now *= at.rate(Exit::End);
+        }
+        let largest = self.histories.iter().fold(0.0, |most: f32, history| most.max(history.now));
+        if largest > 0.0 {
+            self.histories.iter_mut().for_each(|history| history.now /= largest);
+        }
+        self.weigh();
+        let posterior = self.posterior();
+        let likely = |index: usize| {
+            let made = self.histories.iter().zip(&posterior);
+            made.filter(|(history, _)| history.made & bit(index) != 0).map(|(_, p)| p).sum()
+        };
+        (0..self.calls.len()).map(likely).collect()
+    }
+
+    /// Learns from the histories that are likely at the end.
+    pub(super) fn learn(&self, calls: &[Call], now: u64, lessons: &mut Vec<Lesson>) {
+        for (history, likely) in self.histories.iter().zip(self.posterior()) {
+            if likely < LEARNED {
+                continue;
+            }
+            let mut state = State { route: self.route, ..State::default() };
+            let mut since = self.begun;
+            let mut made: Vec<(u64, Option<Exit>, Callee)> = Vec::new();
+            for (index, maybe) in self.calls.iter().enumerate() {
+                let call = place(calls, maybe.call).and_then(|place| calls.get(place));
+                let Some(call) = call.filter(|_| history.made & bit(index) != 0) else { continue };
+                made.push((call.at, Some(Exit::Call(call.callee)), call.callee));
+                if call.answered != 0 {
+                    made.push((call.answered, None, call.callee));
+                }
+            }
+            made.sort_by_key(|(at, ..)| *at);
+            for (at, exit, callee) in made {
+                let lasted = at.saturating_sub(since);
+                lessons.push(Lesson { state, lasted, exit, weight: likely });
+                since = at;
+                if exit.is_some() {
+                    state.last = Last::Called(callee);
+                    state.made = state.made.saturating_add(1);
+                    state.open = state.open.saturating_add(1);
+                } else {
+                    state.last = Last::Answered(callee);
+                    state.open = state.open.saturating_sub(1);
+                }
+            }
+            let end = Some(Exit::End);
+            let lasted = now.saturating_sub(since);
+            lessons.push(Lesson { state, lasted, exit: end, weight: likely });
+        }
+    }
+
+    /// Adds a call and gives the set of it alone. A place that no history needs is used again.
+    fn push(&mut self, maybe: Maybe) -> u32 {
+        let position = self.calls.len();
+        self.calls.push(maybe);
+        bit(position)
+    }
+
+    /// Keeps the most likely histories, with weights around 1.
+    fn prune(&mut self) {
+        let said = self.posterior();
+        let mut order: Vec<(f32, History)> =
+            said.into_iter().zip(self.histories.iter().copied()).collect();
+        order.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        order.truncate(MAX_HISTORIES);
+        let most = order.iter().fold(0.0, |most: f32, (_, history)| most.max(history.weight));
+        let scale = if most > 0.0 { 1.0 / most } else { 1.0 };
+        self.histories.clear();
+        self.histories.extend(order.into_iter().map(|(_, history)| History {
+            weight: history.weight * scale,
+            now: history.now * scale,
+            ..history
+        }));
+        self.drop_unmade();
+    }
+
+    /// Calls that no history has made any more give up their places.
+    fn drop_unmade(&mut self) {
+        let used = self.histories.iter().fold(0, |used, history| used | history.made);
+        let mut places = Vec::with_capacity(self.calls.len());
+        let mut index = 0_usize;
+        self.calls.retain(|_| {
+            let kept = used & bit(index) != 0;
+            if kept {
+                places.push(index);
+            }
+            index = index.saturating_add(1);
+            kept
+        });
+        if places.len() == index {
+            return;
+        }
+        let moved = |set: u32| {
+            let places = places.iter().enumerate();
+            places.fold(0, |to, (new, old)| to | if set & bit(*old) != 0 { bit(new) } else { 0 })
+        };
+        for history in &mut self.histories {
+            history.made = moved(history.made);
+            history.open = moved(history.open);
+        }
+    }
+}
+
+fn state(route: Route, history: &History) -> State {
+    State {
+        route,
+        last: history.last,
+        made: history.made.count_ones(),
+        open: history.open.count_ones(),
+    }
+}
+
+/// The set of one position.
+fn bit(position: usize) -> u32 {
+    u32::try_from(position).ok().and_then(|position| 1_u32.checked_shl(position)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn open() -> Open {
+        Open {
+            id: 1,
+            worker: 1,
+            about: Vec::new(),
+            route: Route(1),
+            begun: 0,
+            may: 0b10,
+            alone: true,
+            order: Order::new(0),
+            histories: vec![History { weight: 1.0, now: 1.0, ..History::default() }],
+            calls: Vec::new(),
+        }
+    }
+
+    /// What each history has made, the most likely first.
+    fn made(open: &Open) -> Vec<u32> {
+        open.histories.iter().map(|history| history.made).collect()
+    }
+
+    #[test]
+    fn declared_calls_are_made_by_those_that_may() {
+        assert_eq!(
+            [0, 0b01, 0b10, 0b11].map(|needs| open().can_make(needs)),
+            [true, false, true, true]
+        );
+    }
+
+    #[test]
+    fn a_call_that_it_may_have_made_divides_its_histories() {
+        let mut open = open();
+        let shares = Shares { rate: 3.0, likely: vec![1.0], rates: vec![3.0], through: vec![] };
+        open.histories[0].fits = 1.0;
+        open.may_have_made(7, Callee(5), &shares, 0.25, 1000);
+        assert_eq!(made(&open), [1, 0], "with a chance of three quarters it made it");
+        let with = open.histories[0];
+        assert_eq!(
+            (with.last, with.of, with.since, with.open),
+            (Last::Called(Callee(5)), 7, 1000, 1)
+        );
+        open.answer(&Model::default(), 7, Callee(5), 2000);
+        let answered = open.histories[0];
+        assert_eq!(
+            (answered.last, answered.since, answered.made, answered.open),
+            (Last::Answered(Callee(5)), 2000, 1, 0)
+        );
+        assert_eq!(open.histories[1].since, 0, "who made no call waits for no answer");
+    }
+
+    #[test]
+    fn a_call_that_it_has_made_is_in_all_histories_until_there_are_too_many() {
+        let mut open = open();
+        for call in 1..=24 {
+            assert!(open.made(call, Callee(5), u64::from(call)));
+        }
+        assert!(!open.made(25, Callee(5), 25));
+        assert_eq!(made(&open), [(1 << MAX_CALLS) - 1]);
+        assert_eq!((open.histories[0].of, open.histories[0].since), (24, 24));
+    }
+
+    #[test]
+    fn calls_that_no_history_has_made_give_up_their_places() {
+        let mut open = open();
+        for call in 1..=3 {
+            open.made(call, Callee(5), 0);
+        }
+        open.histories[0].made = 0b101;
+        open.histories[0].open = 0b100;
+        open.drop_unmade();
+        assert_eq!(open.calls.iter().map(|maybe| maybe.call).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!((open.histories[0].made, open.histories[0].open), (0b11, 0b10));
+    }
+}
