@@ -41,7 +41,7 @@ const DROPPED_PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b71692033
 
 /// The kinds of requests: name, fields of the configuration, `traceparent`. Correlation, which is
 /// on by default, has kinds of its own.
-const KINDS: [(&str, &str, Option<&str>); 7] = [
+const KINDS: [(&str, &str, Option<&str>); 9] = [
     ("sampled", r#""sampling": {"rate": 1}, "correlation": {"headers": []}"#, None),
     (
         "sampled, continued",
@@ -57,6 +57,21 @@ const KINDS: [(&str, &str, Option<&str>); 7] = [
     (
         "not sampled, might be kept",
         r#""sampling": {"rate": 0, "keep": {"errors": true}}, "correlation": {"headers": []}"#,
+        None,
+    ),
+    (
+        "not sampled, asked by patterns",
+        r#""sampling": {"rate": 0, "rules": [
+            {"name": "a", "rate": 1, "match": {"path": {"regex": "(?i)/(cart|orders)/\\w+/items"}}},
+            {"name": "b", "rate": 1, "match": {"headers": {"user-agent": {"contains": "curl"}}}}
+        ]}, "correlation": {"headers": []}"#,
+        None,
+    ),
+    (
+        "sampled, redacted",
+        r#""sampling": {"rate": 1}, "correlation": {"headers": []}, "spans": {"redact": [
+            {"pattern": "\\b[0-9]{2,}\\b"}, {"pattern": "[\\w.+-]+@[\\w-]+\\.[a-z]+"}
+        ]}"#,
         None,
     ),
     ("sampled, correlated", r#""sampling": {"rate": 1}"#, None),

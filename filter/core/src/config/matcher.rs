@@ -1,14 +1,6 @@
 //! String matchers, compiled once.
 
-use core::fmt;
-
-use regex::bytes::{Regex, RegexBuilder};
-
-/// The most that one compiled regex may take, in bytes.
-const REGEX_BYTES: usize = 1 << 20;
-
-/// What a compiled regex counts as, since it does not tell its size: the least that holds it.
-const REGEX_SIZES: [usize; 6] = [1 << 12, 1 << 16, 1 << 17, 1 << 18, 1 << 19, REGEX_BYTES];
+use super::program::{Case, Part, Program, RegexError};
 
 /// Says of a value, which may be absent, whether it matches.
 ///
@@ -35,25 +27,6 @@ pub struct Anchor<'a> {
     pub whole: bool,
 }
 
-/// Whether the case of ASCII letters matters.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Case {
-    /// `A` is not `a`. For everything but hosts.
-    Exact,
-    /// The matcher is lower-cased; the caller lower-cases the values.
-    Lower,
-}
-
-/// Why a text is not a regex.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum RegexError {
-    /// Not the syntax of the regex crate.
-    Syntax(String),
-    /// Compiles to more than a matcher may take.
-    TooLarge,
-}
-
 #[derive(Clone, Debug)]
 enum Form {
     AnyOf(Vec<StringMatcher>),
@@ -72,23 +45,6 @@ enum Form {
     Whole(Program),
 }
 
-/// A compiled regex with the size that it counts as.
-#[derive(Clone, Debug)]
-pub(super) struct Program {
-    pub(super) regex: Regex,
-    pub(super) bytes: usize,
-}
-
-impl RegexError {
-    /// Bytes that compiling counts as where it failed: a text that is too large took its time too.
-    pub(super) const fn bytes(&self) -> usize {
-        match self {
-            Self::Syntax(_) => 0,
-            Self::TooLarge => REGEX_BYTES,
-        }
-    }
-}
-
 impl StringMatcher {
     /// Matches what one of `matchers` matches.
     #[must_use]
@@ -101,8 +57,8 @@ impl StringMatcher {
     /// # Errors
     /// `text` is too long to compile. It is compiled because that keeps the search linear.
     pub fn contains(text: &str, case: Case) -> Result<Self, RegexError> {
-        let pattern = regex::escape(&folded(text, case));
-        compile(&pattern, Case::Exact).map(Form::Contains).map(Self)
+        let pattern = regex_syntax::escape(&folded(text, case));
+        Program::new(&pattern, Part::Any, Case::Exact).map(Form::Contains).map(Self)
     }
 
     /// Matches `text` alone.
@@ -130,13 +86,13 @@ impl StringMatcher {
                 }
                 '*' => regex.push_str("(?-u:[^/]*)"),
                 '?' => regex.push_str("[^/]"),
-                _ => regex.push_str(&regex::escape(c.encode_utf8(&mut literal))),
+                _ => regex.push_str(&regex_syntax::escape(c.encode_utf8(&mut literal))),
             }
         }
         let mut texts = pattern.split(['*', '?']);
         let head = texts.next().unwrap_or_default();
         let tail = texts.next_back().unwrap_or(head);
-        let program = whole(&regex, Case::Exact)?;
+        let program = Program::new(&regex, Part::Whole, Case::Exact)?;
         Ok(Self(Form::Glob { program, head: head.into(), tail: tail.into() }))
     }
 
@@ -157,12 +113,7 @@ impl StringMatcher {
     /// # Errors
     /// `pattern` is not a regex, or one that is too large.
     pub fn regex(pattern: &str, case: Case) -> Result<Self, RegexError> {
-        // On its own first: `a)|(b` must not become valid by the group around it. Without room
-        // to compile, since only the syntax is in question.
-        match build(pattern, case, 0) {
-            Err(RegexError::Syntax(reason)) => Err(RegexError::Syntax(reason)),
-            Ok(_) | Err(RegexError::TooLarge) => whole(pattern, case).map(Form::Whole).map(Self),
-        }
+        Program::new(pattern, Part::Whole, case).map(Form::Whole).map(Self)
     }
 
     /// Matches values that end with `text`.
@@ -172,10 +123,10 @@ impl StringMatcher {
     }
 
     /// Bytes that the compiled form counts as.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match &self.0 {
             Form::Contains(program) | Form::Glob { program, .. } | Form::Whole(program) => {
-                program.bytes
+                program.bytes()
             }
             _ => 0,
         }
@@ -211,7 +162,7 @@ impl StringMatcher {
             (
                 Form::Contains(program) | Form::Glob { program, .. } | Form::Whole(program),
                 Some(value),
-            ) => program.regex.is_match(value),
+            ) => program.is_match(value),
             (Form::Exact(text), Some(value)) => text == value,
             (Form::Prefix(text), Some(value)) => value.starts_with(text),
             (Form::Suffix(text), Some(value)) => value.ends_with(text),
@@ -219,54 +170,11 @@ impl StringMatcher {
     }
 }
 
-impl fmt::Display for RegexError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Syntax(reason) => f.write_str(reason),
-            Self::TooLarge => write!(f, "compiled it takes more than {REGEX_BYTES} bytes"),
-        }
-    }
-}
-
-impl core::error::Error for RegexError {}
-
 fn folded(text: &str, case: Case) -> String {
     match case {
         Case::Exact => text.to_owned(),
         Case::Lower => text.to_ascii_lowercase(),
     }
-}
-
-fn whole(pattern: &str, case: Case) -> Result<Program, RegexError> {
-    compile(&format!(r"\A(?:{pattern})\z"), case)
-}
-
-pub(super) fn compile(pattern: &str, case: Case) -> Result<Program, RegexError> {
-    for bytes in REGEX_SIZES {
-        match build(pattern, case, bytes) {
-            Err(RegexError::TooLarge) => {}
-            result => return result.map(|regex| Program { regex, bytes }),
-        }
-    }
-    Err(RegexError::TooLarge)
-}
-
-fn build(pattern: &str, case: Case, bytes: usize) -> Result<Regex, RegexError> {
-    RegexBuilder::new(pattern)
-        .case_insensitive(case == Case::Lower)
-        .size_limit(bytes)
-        // This one grows with what clients send.
-        .dfa_size_limit(bytes.saturating_mul(4).min(REGEX_BYTES))
-        .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => RegexError::TooLarge,
-            // The parser draws carets under the pattern; what is wrong stands in the last line.
-            _ => {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default();
-                RegexError::Syntax(last.strip_prefix("error: ").unwrap_or(last).to_owned())
-            }
-        })
 }
 
 #[cfg(test)]

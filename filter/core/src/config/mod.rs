@@ -12,6 +12,7 @@ mod matcher;
 mod network;
 mod node;
 mod pattern;
+mod program;
 mod rate;
 mod read;
 mod schema;
@@ -21,9 +22,10 @@ mod text;
 
 pub use error::{ConfigError, Problem};
 pub use expression::{CelError, Compiler, Expression};
-pub use matcher::{Anchor, Case, End, RegexError, StringMatcher};
+pub use matcher::{Anchor, End, StringMatcher};
 pub use network::Network;
 pub use pattern::Pattern;
+pub use program::{Case, RegexError};
 pub use rate::Rate;
 pub use schema::schema;
 pub use spans::{

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::matcher::{Case, Program, RegexError, compile};
+use super::program::{Case, Part, Program, RegexError};
 
 /// A pattern that is looked for anywhere in a text, in time that grows with the text alone.
 #[derive(Clone, Debug)]
@@ -14,49 +14,49 @@ impl Pattern {
     /// # Errors
     /// It is none, or one that is too large.
     pub fn new(pattern: &str) -> Result<Self, RegexError> {
-        compile(pattern, Case::Exact).map(Self)
+        Program::new(pattern, Part::Any, Case::Exact).map(Self)
     }
 
     /// What it counts as.
-    pub(super) const fn bytes(&self) -> usize {
-        self.0.bytes
+    pub(super) fn bytes(&self) -> usize {
+        self.0.bytes()
     }
 
     /// Whether there is a match in a text of no length.
     pub(super) fn matches_nothing(&self) -> bool {
-        self.0.regex.is_match(b"")
+        self.0.is_match(b"")
     }
 
     /// The first group of the first match, or all of that match where there is no group in it.
     #[must_use]
     pub fn capture<'t>(&self, text: &'t str) -> Option<&'t str> {
-        let captures = self.0.regex.captures(text.as_bytes())?;
-        let part = captures.get(1).or_else(|| captures.get(0).filter(|_| captures.len() == 1))?;
-        text.get(part.range())
+        text.get(self.0.capture(text.as_bytes())?)
     }
 
     /// `text` with `with` in place of every match, cut to `max` bytes or a few more.
     #[must_use]
     pub fn replace<'t>(&self, text: &'t str, with: &str, max: usize) -> Cow<'t, str> {
-        let mut matches = self.0.regex.find_iter(text.as_bytes()).peekable();
-        if matches.peek().is_none() {
+        let mut replaced = String::new();
+        let mut at = 0;
+        let mut found = false;
+        self.0.find(text.as_bytes(), |part| {
+            found = true;
+            // A pattern of bytes may end within a character.
+            if let Some(before) = text.get(at..text.floor_char_boundary(part.start()))
+                && !part.is_empty()
+            {
+                replaced.push_str(before);
+                replaced.push_str(with);
+                at = text.ceil_char_boundary(part.end());
+            }
+            replaced.len() <= max
+        });
+        if !found {
             return Cow::Borrowed(text);
         }
-        let mut replaced = String::with_capacity(text.len());
-        let mut at = 0;
-        for found in matches.filter(|found| !found.is_empty()) {
-            // A pattern of bytes may end within a character.
-            let Some(before) = text.get(at..text.floor_char_boundary(found.start())) else {
-                continue;
-            };
-            replaced.push_str(before);
-            replaced.push_str(with);
-            at = text.ceil_char_boundary(found.end());
-            if replaced.len() > max {
-                return Cow::Owned(replaced);
-            }
+        if replaced.len() <= max {
+            replaced.push_str(text.get(at..).unwrap_or_default());
         }
-        replaced.push_str(text.get(at..).unwrap_or_default());
         Cow::Owned(replaced)
     }
 }

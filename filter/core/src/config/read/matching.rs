@@ -5,8 +5,8 @@ use core::net::IpAddr;
 use crate::config::error::{Problem, nearest, quoted};
 use crate::config::fields;
 use crate::config::json::Json;
-use crate::config::matcher::{Case, RegexError};
 use crate::config::node::{Faults, Node, Object};
+use crate::config::program::{Case, RegexError};
 use crate::config::text::is_header_name;
 use crate::config::{
     Direction, Expression, GrpcMatch, Match, Network, SourceMatcher, StringMatcher,

@@ -6,8 +6,8 @@ use super::{choices, names, push_once};
 use crate::config::error::{Problem, quoted, step};
 use crate::config::fields;
 use crate::config::json::Json;
-use crate::config::matcher::Case;
 use crate::config::node::{Faults, Node, Object};
+use crate::config::program::Case;
 use crate::config::text::is_header_name;
 use crate::config::{
     AccessLogField, Baggage, KeepBaggage, Match, Propagation, ResponseHeader, StringMatcher, Trust,
