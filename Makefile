@@ -27,8 +27,9 @@ build: $(WASM) $(CLI) ## The module target/meshweft.wasm and the native tool tar
 $(WASM): Cargo.toml Cargo.lock filter/Cargo.toml $(shell find filter/src filter/core) $(wildcard $(TOOLS)/*.sh)
 	@$(TOOLS)/wasm-build.sh $@
 
-target/empty.wasm: Cargo.toml Cargo.lock $(shell find tests/empty) $(wildcard $(TOOLS)/*.sh)
-	@$(TOOLS)/wasm-build.sh $@ meshweft-empty
+# What the benchmark compares with: a filter that does nothing, and one that crosses and does nothing else.
+target/empty.wasm target/crossings.wasm: target/%.wasm: Cargo.toml Cargo.lock $(shell find tests/empty tests/crossings) $(wildcard $(TOOLS)/*.sh)
+	@$(TOOLS)/wasm-build.sh $@ meshweft-$*
 
 $(CLI): Cargo.toml Cargo.lock $(shell find filter/cli filter/core)
 	$(CARGO) build $(CARGO_FLAGS) --release -p meshweft-cli
@@ -62,7 +63,7 @@ budget: $(WASM) ## Writes what a request costs anew, into tests/host/tests/testd
 	MESHWEFT_BUDGET_WRITE=1 $(CARGO) test $(CARGO_FLAGS) -p meshweft-host-tests --test figures
 
 .PHONY: test-e2e
-test-e2e: $(WASM) $(CLI) ## The module in real Envoys, each of ENVOY_VERSIONS
+test-e2e: $(WASM) $(CLI) target/crossings.wasm ## The module in real Envoys, each of ENVOY_VERSIONS
 	@$(TOOLS)/e2e.sh $(ENVOY_VERSIONS)
 
 .PHONY: fuzz
@@ -78,7 +79,7 @@ test-istio: $(WASM) ## The module in a mesh under real istiods; builds them once
 	@$(TOOLS)/istio.sh
 
 .PHONY: bench
-bench: $(WASM) target/empty.wasm ## What tracing costs, side by side; ARGS=--quick: under a minute
+bench: $(WASM) target/empty.wasm target/crossings.wasm ## What tracing costs, side by side; ARGS=--quick: about a minute
 	@$(TOOLS)/bench.sh $(ARGS)
 
 .PHONY: bench-correlation
@@ -92,7 +93,7 @@ simulate-correlation: ## The same of simulated applications, without a proxy
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings as errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(CARGO_FLAGS) --workspace --exclude meshweft --exclude meshweft-empty --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --exclude meshweft --exclude meshweft-empty --exclude meshweft-crossings --all-targets -- -D warnings
 	@$(TOOLS)/wasm-lint.sh
 	@$(MAKE) --no-print-directory doc
 

@@ -12,4 +12,4 @@ if [ "$CARGO_WASM" = /usr/bin/cargo ]; then
     export CARGO=/usr/bin/cargo
     clippy=(/usr/bin/cargo-clippy clippy)
 fi
-"${clippy[@]}" -p meshweft -p meshweft-empty "${CARGO_WASM_FLAGS[@]}" -- -D warnings </dev/null
+"${clippy[@]}" -p meshweft -p meshweft-empty -p meshweft-crossings "${CARGO_WASM_FLAGS[@]}" -- -D warnings </dev/null

@@ -8,7 +8,7 @@ use wasmi::{Caller, ExternType, Instance, Linker, Store, StoreLimitsBuilder, Val
 use crate::abi::LogLevel;
 use crate::guest::Guest;
 use crate::module::Module;
-use crate::state::{Answer, Exchange, ExchangeId, Phase, Root, State, Stream};
+use crate::state::{Answer, Exchange, ExchangeId, Hostcall, Phase, Root, State, Stream};
 use crate::{env, wasi};
 
 /// What a callback may spend: a module that runs in circles is stopped.
@@ -392,6 +392,7 @@ impl HostEmulator {
         state.current = context;
         state.effective = context;
         state.phase = phase;
+        callback.clone_into(&mut state.callback);
         let result = self.call(callback, args);
         let state = self.state_mut();
         state.current = 0;
@@ -468,6 +469,11 @@ fn dispatch(
         .collect();
     let count = caller.data_mut().hostcalls.entry(name.to_owned()).or_insert(0);
     *count = count.saturating_add(1);
+    let state = caller.data_mut();
+    if let Some(calls) = &mut state.recorded {
+        let (callback, name) = (state.callback.clone(), name.to_owned());
+        calls.push(Hostcall { callback, name, ..Hostcall::default() });
+    }
     if name == "proc_exit" {
         return Err(wasmi::Error::new("the module called proc_exit"));
     }
@@ -486,6 +492,9 @@ fn dispatch(
             answer
         }
     };
+    if let Some(call) = caller.data_mut().recorded.as_mut().and_then(|calls| calls.last_mut()) {
+        call.answer = answer;
+    }
     if let Some(result) = results.first_mut() {
         *result = Val::I32(answer.cast_signed());
     }

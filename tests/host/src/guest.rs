@@ -25,7 +25,15 @@ impl<'a, 'b> Guest<'a, 'b> {
         self.caller.data_mut()
     }
 
-    pub(crate) fn read(&self, at: u32, size: u32) -> Result<Vec<u8>, Status> {
+    pub(crate) fn read(&mut self, at: u32, size: u32) -> Result<Vec<u8>, Status> {
+        let bytes = self.peek(at, size)?;
+        if let Some(call) = self.state().recorded.as_mut().and_then(|calls| calls.last_mut()) {
+            call.read.push(bytes.clone());
+        }
+        Ok(bytes)
+    }
+
+    fn peek(&self, at: u32, size: u32) -> Result<Vec<u8>, Status> {
         let start = usize::try_from(at).map_err(|_| Status::InvalidMemoryAccess)?;
         let size = usize::try_from(size).map_err(|_| Status::InvalidMemoryAccess)?;
         let end = start.checked_add(size).ok_or(Status::InvalidMemoryAccess)?;
@@ -34,7 +42,7 @@ impl<'a, 'b> Guest<'a, 'b> {
     }
 
     pub(crate) fn read_u32(&self, at: u32) -> Result<u32, Status> {
-        let bytes = self.read(at, 4)?;
+        let bytes = self.peek(at, 4)?;
         let bytes = bytes.try_into().map_err(|_| Status::InvalidMemoryAccess)?;
         Ok(u32::from_le_bytes(bytes))
     }
@@ -57,6 +65,9 @@ impl<'a, 'b> Guest<'a, 'b> {
     /// for nothing: no bytes are a null pointer and the size zero.
     pub(crate) fn give(&mut self, bytes: &[u8], at: u32, size_at: u32) -> Result<(), Status> {
         let size = u32::try_from(bytes.len()).map_err(|_| Status::InternalFailure)?;
+        if let Some(call) = self.state().recorded.as_mut().and_then(|calls| calls.last_mut()) {
+            call.given.push(bytes.len());
+        }
         let mut start = 0;
         if size > 0 {
             start = self.allocate(size)?;

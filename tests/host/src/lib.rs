@@ -23,6 +23,6 @@ pub use emulator::{Action, HostEmulator, Trap, Usage};
 pub use module::{MODULE_VARIABLE, Module};
 pub use scenario::{CLUSTER, CONFIGURATION, EPOCH, answer, ok_answer, request};
 pub use state::{
-    Answer, Callout, Exchange, ExchangeId, LogLine, Metric, MetricKind, Phase, Root, State, Stream,
-    path,
+    Answer, Callout, Exchange, ExchangeId, Hostcall, LogLine, Metric, MetricKind, Phase, Root,
+    State, Stream, path,
 };

@@ -47,6 +47,10 @@ pub struct State {
     pub garbled_maps: BTreeMap<MapType, Vec<u8>>,
     /// How often each hostcall was made.
     pub hostcalls: BTreeMap<String, u64>,
+    /// Every hostcall with what it brought and took, if a test has asked for it.
+    pub recorded: Option<Vec<Hostcall>>,
+    /// The export that the host has called.
+    pub callback: String,
     /// The context that the host entered.
     pub current: u32,
     /// The context that hostcalls apply to.
@@ -80,12 +84,29 @@ impl Default for State {
             faults: BTreeMap::new(),
             garbled_maps: BTreeMap::new(),
             hostcalls: BTreeMap::new(),
+            recorded: None,
+            callback: String::new(),
             current: 0,
             effective: 0,
             answer: None,
             phase: Phase::Root,
         }
     }
+}
+
+/// A hostcall, as [`State::recorded`] has it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Hostcall {
+    /// The callback in which it was made.
+    pub callback: String,
+    /// Its name.
+    pub name: String,
+    /// What the host has read from the module's memory: names and values, in order.
+    pub read: Vec<Vec<u8>>,
+    /// The sizes of what it has handed over in memory that the module allocates.
+    pub given: Vec<usize>,
+    /// What it answered.
+    pub answer: u32,
 }
 
 /// A root context.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -264,6 +265,16 @@ impl Envoy {
     pub async fn admin(&self, path: &str) -> Option<String> {
         let answer = self.client.get(self.admin, path, &[]).await.ok()?;
         (answer.status == 200).then(|| String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
+    /// Lets a component of Envoy log more, or less.
+    ///
+    /// # Panics
+    /// If Envoy knows no such component or level.
+    pub async fn log_at(&self, component: &str, level: &str) {
+        let path = format!("/logging?{component}={level}");
+        let answer = self.client.send("POST", self.admin, &path, &[], Bytes::new()).await;
+        assert_eq!(answer.expect("an answer").status, 200, "{path}");
     }
 
     /// Ends it as an operator would, and waits.

@@ -39,10 +39,7 @@ pub fn envoy() -> PathBuf {
 /// If it is not there.
 #[must_use]
 pub fn module() -> PathBuf {
-    let path = env::var_os("MESHWEFT_WASM")
-        .map_or_else(|| workspace().join("target/meshweft.wasm"), PathBuf::from);
-    assert!(path.is_file(), "no module at {}: `make build` makes it", path.display());
-    path
+    built("MESHWEFT_WASM", "meshweft.wasm", "make build")
 }
 
 /// The native tool: `MESHWEFT_TOOL`, else `target/meshweft`.
@@ -51,10 +48,7 @@ pub fn module() -> PathBuf {
 /// If it is not there.
 #[must_use]
 pub fn tool() -> PathBuf {
-    let path = env::var_os("MESHWEFT_TOOL")
-        .map_or_else(|| workspace().join("target/meshweft"), PathBuf::from);
-    assert!(path.is_file(), "no tool at {}: `make build` makes it", path.display());
-    path
+    built("MESHWEFT_TOOL", "meshweft", "make build")
 }
 
 /// The module of the filter that does nothing, with which the benchmark compares:
@@ -64,8 +58,23 @@ pub fn tool() -> PathBuf {
 /// If it is not there.
 #[must_use]
 pub fn empty_module() -> PathBuf {
-    let path = env::var_os("MESHWEFT_EMPTY_WASM")
-        .map_or_else(|| workspace().join("target/empty.wasm"), PathBuf::from);
-    assert!(path.is_file(), "no module at {}: `make bench` makes it", path.display());
+    built("MESHWEFT_EMPTY_WASM", "empty.wasm", "make bench")
+}
+
+/// The module that calls the host as the filter does, and does nothing else:
+/// `MESHWEFT_CROSSINGS_WASM`, else `target/crossings.wasm`.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn crossings_module() -> PathBuf {
+    built("MESHWEFT_CROSSINGS_WASM", "crossings.wasm", "make target/crossings.wasm")
+}
+
+/// What `variable` names, else a file in `target` that `command` makes.
+fn built(variable: &str, file: &str, command: &str) -> PathBuf {
+    let path =
+        env::var_os(variable).map_or_else(|| workspace().join("target").join(file), PathBuf::from);
+    assert!(path.is_file(), "no {}: `{command}` makes it", path.display());
     path
 }

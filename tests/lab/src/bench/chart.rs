@@ -101,7 +101,7 @@ pub fn lines(title: &str, x_label: &str, y_label: &str, lines: &[Line]) -> Strin
         let _ = writeln!(
             body,
             r#"<path d="M{}" fill="none" stroke="{colour}" stroke-width="2"/>
-<text x="{:.1}" y="{:.1}" fill="{colour}">{} {last_y:.3}</text>"#,
+<text x="{:.1}" y="{:.1}" fill="{colour}">{} {last_y:.1}</text>"#,
             path.join("L"),
             x(last_x) + 6.0,
             y(last_y) + 4.0,
@@ -157,7 +157,7 @@ mod tests {
         let chart = lines("title", "rules", "fuel", &[line]);
         // 10 is at 1/1.1 of the height between 300 and 64, 100 at the right end.
         assert!(chart.contains(r#"<path d="M60.0 192.7L560.0 85.5""#), "{chart}");
-        assert!(chart.contains(">a &amp; b 10.000</text>"));
+        assert!(chart.contains(">a &amp; b 10.0</text>"));
         assert!(chart.contains(r#"text-anchor="middle">100</text>"#));
     }
 }

@@ -25,11 +25,10 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 use super::load::Connections;
-use super::mode::{LISTENER, Mode, modes, names};
+use super::mode::{LISTENER, Mode, Modules, modes, names};
 use super::{process, serve, stats};
 use crate::collector::Collector;
 use crate::envoy::Envoy;
-use crate::paths;
 
 /// Spans of a batch, as by default.
 const BATCH: usize = 512;
@@ -128,7 +127,7 @@ async fn export_of(mode: &Mode) -> ExportTraceServiceRequest {
     const REQUESTS: usize = 8;
     let upstream = serve::Server::start().await;
     let collector = Collector::start().await;
-    let bootstrap = mode.bootstrap(&paths::empty_module(), upstream.address(), collector.address());
+    let bootstrap = mode.bootstrap(&Modules::built(), upstream.address(), collector.address());
     let envoy = Envoy::start(&bootstrap, 1).await;
     let mut connections = Connections::open(envoy.listener(LISTENER), 1).await;
     connections.flood(&mode.request(), REQUESTS).await;

@@ -6,7 +6,6 @@
 //! compared with what the plain Envoy spends in the same round: what disturbs the machine for
 //! longer than a round disturbs both.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -22,26 +21,27 @@ pub mod report;
 pub mod scale;
 pub mod serve;
 pub mod stats;
+pub mod workers;
 
 use load::Connections;
-use mode::{LISTENER, Mode};
+use mode::{LISTENER, Mode, Modules};
 use serve::{Received, Server};
 
 /// How much is measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// How many visits come before the first that counts: V8 compiles again what is called often.
+    pub warm_up: usize,
     /// How often each mode is visited.
     pub rounds: usize,
     /// Requests of one visit.
     pub requests: usize,
     /// Connections over which they come.
     pub connections: usize,
-    /// Workers of each Envoy.
-    pub workers: u32,
     /// Visits at a fixed rate, for latencies; 0: none.
     pub paced_rounds: usize,
-    /// The module of the filter that does nothing.
-    pub empty: PathBuf,
+    /// What the filter is compared with.
+    pub modules: Modules,
 }
 
 /// Requests in a second of a paced visit.
@@ -49,9 +49,6 @@ pub const PACE: u32 = 1_000;
 
 /// How long a paced visit takes.
 const PACED_SECONDS: u32 = 1;
-
-/// How many visits come before the first that counts: V8 compiles again what is called often.
-const WARM_UP: usize = 6;
 
 /// How long spans may take to arrive when all is over: longer than the timers of native tracers.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -98,14 +95,14 @@ pub async fn run(plan: &Plan, modes: Vec<Mode>, mut tell: impl FnMut(&str)) -> V
     for mode in modes {
         contestants.push(Contestant::start(plan, mode, &upstream).await);
     }
-    for turn in 0..WARM_UP.saturating_add(plan.rounds) {
+    for turn in 0..plan.warm_up.saturating_add(plan.rounds) {
         if turn % 10 == 0 {
-            tell(&format!("round {turn} of {}", WARM_UP + plan.rounds));
+            tell(&format!("round {turn} of {}", plan.warm_up + plan.rounds));
         }
         let count = contestants.len();
         for place in 0..count {
             let contestant = &mut contestants[(place + turn) % count];
-            contestant.visit(plan, turn >= WARM_UP).await;
+            contestant.visit(plan, turn >= plan.warm_up).await;
         }
     }
     // What the last visits left behind leaves within a tick.
@@ -127,9 +124,9 @@ pub async fn run(plan: &Plan, modes: Vec<Mode>, mut tell: impl FnMut(&str)) -> V
 impl Contestant {
     async fn start(plan: &Plan, mode: Mode, upstream: &Server) -> Self {
         let collector = Server::start().await;
-        let bootstrap = mode.bootstrap(&plan.empty, upstream.address(), collector.address());
+        let bootstrap = mode.bootstrap(&plan.modules, upstream.address(), collector.address());
         let begin = Instant::now();
-        let envoy = Envoy::start(&bootstrap, plan.workers).await;
+        let envoy = Envoy::start(&bootstrap, mode.workers).await;
         let start = begin.elapsed().as_secs_f64() * 1e3;
         let connections = Connections::open(envoy.listener(LISTENER), plan.connections).await;
         let request = mode.request();

@@ -10,7 +10,7 @@ use crate::config::{
     COLLECTOR, Direction, bootstrap, cluster, listener, meshweft, node, route, wasm_of,
 };
 use crate::mesh::merge;
-use crate::native;
+use crate::{native, paths};
 
 /// How many spans native tracers collect at least before they send them, if it is not their own
 /// default of 5: as many as the filter's batches have.
@@ -32,6 +32,8 @@ pub struct Mode {
     pub share: f64,
     /// On which side of a workload its listener is.
     pub side: Direction,
+    /// How many workers its Envoy has.
+    pub workers: u32,
 }
 
 /// What traces the requests of an Envoy.
@@ -41,6 +43,11 @@ pub enum Tracer {
     Nothing,
     /// A wasm filter that does nothing.
     Empty,
+    /// A wasm filter that calls the host as ours does for a request, and does nothing else.
+    Crossings {
+        /// Whether for one that is recorded.
+        sampled: bool,
+    },
     /// The filter, with this configuration.
     Meshweft(Value),
     /// Another build of it.
@@ -61,6 +68,26 @@ pub enum Tracer {
     },
 }
 
+/// The modules with which the filter is compared.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Modules {
+    /// That of [`Tracer::Empty`].
+    pub empty: PathBuf,
+    /// That of [`Tracer::Crossings`].
+    pub crossings: PathBuf,
+}
+
+impl Modules {
+    /// Those that the Makefile has built.
+    ///
+    /// # Panics
+    /// If one is not there.
+    #[must_use]
+    pub fn built() -> Self {
+        Self { empty: paths::empty_module(), crossings: paths::crossings_module() }
+    }
+}
+
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const NOT_SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
@@ -70,6 +97,10 @@ pub mod names {
     pub const PLAIN: &str = "plain";
     /// The filter that does nothing.
     pub const EMPTY: &str = "empty wasm filter";
+    /// The calls of a filter that records nothing.
+    pub const CROSSINGS_OFF: &str = "crossings alone, not sampled";
+    /// The calls of a filter that records everything.
+    pub const CROSSINGS_ALL: &str = "crossings alone, sampled";
     /// The filter records nothing.
     pub const OFF: &str = "meshweft 0 %";
     /// The filter records everything.
@@ -94,10 +125,9 @@ pub mod names {
 #[must_use]
 pub fn modes(quick: bool) -> Vec<Mode> {
     use names::{
-        ALL, EMPTY, OFF, ONE_RULE, OPEN_TELEMETRY, OPEN_TELEMETRY_LARGE, PARENT_OFF, PLAIN, RULES,
-        ZIPKIN, ZIPKIN_LARGE,
+        ALL, CROSSINGS_ALL, CROSSINGS_OFF, EMPTY, OFF, ONE_RULE, OPEN_TELEMETRY,
+        OPEN_TELEMETRY_LARGE, PARENT_OFF, PLAIN, RULES, ZIPKIN, ZIPKIN_LARGE,
     };
-    let ours = |name: &str, share, more| mode(name, Tracer::Meshweft(configuration(more)), share);
     let rate = |rate: f64| json!({"sampling": {"rate": rate}});
     let with_rules = |numbers| json!({"sampling": {"rate": 0, "rules": rules(numbers)}});
     let otel = |name: &str, percent, flush| {
@@ -108,6 +138,8 @@ pub fn modes(quick: bool) -> Vec<Mode> {
     let mut all = vec![
         mode(PLAIN, Tracer::Nothing, 0.0),
         mode(EMPTY, Tracer::Empty, 0.0),
+        mode(CROSSINGS_OFF, Tracer::Crossings { sampled: false }, 0.0),
+        mode(CROSSINGS_ALL, Tracer::Crossings { sampled: true }, 0.0),
         ours(OFF, 0.0, rate(0.0)),
         Mode { parent: Some(NOT_SAMPLED), ..ours(PARENT_OFF, 0.0, rate(1.0)) },
         ours(ALL, 1.0, rate(1.0)),
@@ -133,7 +165,7 @@ pub fn modes(quick: bool) -> Vec<Mode> {
         zipkin("Zipkin 10 %", 10.0, None),
     ]);
     // What a build may not have yet; the modes above go without correlation.
-    let correlation = json!({"headers": ["x-request-id"]});
+    let correlation = joined();
     let one_rule = |matches: Value| json!({"sampling": {"rate": 0, "rules": [{"name": "one", "match": matches, "rate": 1}]}});
     for (name, share, more) in [
         // The same condition by our own matcher and by Envoy's expressions.
@@ -162,6 +194,24 @@ pub fn modes(quick: bool) -> Vec<Mode> {
         all.push(Mode { side: Direction::Outbound, ..ours(name, 0.0, looked_up) });
     }
     all
+}
+
+/// What is compared for each number of workers: the plain Envoy, and the filter as it comes, which
+/// remembers every request in what the workers share.
+#[must_use]
+pub fn with_workers(workers: u32) -> [Mode; 3] {
+    let joined = |rate: f64| json!({"sampling": {"rate": rate}, "correlation": joined()});
+    [
+        mode(names::PLAIN, Tracer::Nothing, 0.0),
+        ours("not sampled", 0.0, joined(0.0)),
+        ours("sampled", 1.0, joined(1.0)),
+    ]
+    .map(|mode| Mode { workers, ..mode })
+}
+
+/// Calls are joined by the header that Envoy gives every request.
+fn joined() -> Value {
+    json!({"headers": ["x-request-id"]})
 }
 
 /// Another build of the filter: nothing recorded, and everything.
@@ -193,8 +243,13 @@ fn accepted(config: &Value) -> bool {
     Config::parse(config.to_string().as_bytes(), &|_| None).is_ok()
 }
 
+fn ours(name: &str, share: f64, more: Value) -> Mode {
+    mode(name, Tracer::Meshweft(configuration(more)), share)
+}
+
 fn mode(name: &str, tracer: Tracer, share: f64) -> Mode {
-    Mode { name: name.to_owned(), tracer, parent: None, share, side: Direction::Inbound }
+    let name = name.to_owned();
+    Mode { name, tracer, parent: None, share, side: Direction::Inbound, workers: 1 }
 }
 
 /// A thousand of these are a mixed set: exact paths, prefixes and hosts. None matches a request of
@@ -231,19 +286,30 @@ impl Mode {
         .into_bytes()
     }
 
-    /// The bootstrap of its Envoy; `empty` is the module of [`Tracer::Empty`].
+    /// The bootstrap of its Envoy.
     #[must_use]
-    pub fn bootstrap(&self, empty: &Path, upstream: SocketAddr, collector: SocketAddr) -> Value {
+    pub fn bootstrap(
+        &self,
+        modules: &Modules,
+        upstream: SocketAddr,
+        collector: SocketAddr,
+    ) -> Value {
+        let filter = |module: &Path, configuration: &str| {
+            vec![json!({"name": "wasm", "typed_config": wasm_of(module, configuration)})]
+        };
         let filters = match &self.tracer {
-            Tracer::Empty => vec![json!({"name": "empty", "typed_config": wasm_of(empty, "")})],
+            Tracer::Empty => filter(&modules.empty, ""),
+            Tracer::Crossings { sampled: false } => filter(&modules.crossings, "not sampled"),
+            Tracer::Crossings { sampled: true } => filter(&modules.crossings, "sampled"),
             Tracer::Meshweft(config) => vec![meshweft(config)],
-            Tracer::Other(module, config) => {
-                let config = wasm_of(module, &config.to_string());
-                vec![json!({"name": "meshweft", "typed_config": config})]
-            }
+            Tracer::Other(module, config) => filter(module, &config.to_string()),
             Tracer::Nothing | Tracer::OpenTelemetry { .. } | Tracer::Zipkin { .. } => vec![],
         };
         let mut listener = listener(LISTENER, self.side, filters, vec![route("/", "app")], None);
+        if self.workers > 1 {
+            // As many connections for each worker, and not as the kernel's hash falls.
+            listener["connection_balance_config"] = json!({"exact_balance": {}});
+        }
         let mut runtime = serde_json::Map::new();
         match self.tracer {
             Tracer::OpenTelemetry { percent, flush } => {
@@ -257,7 +323,11 @@ impl Mode {
                 runtime
                     .extend(flush.map(|n| ("tracing.zipkin.min_flush_spans".to_owned(), n.into())));
             }
-            Tracer::Nothing | Tracer::Empty | Tracer::Meshweft(_) | Tracer::Other(..) => {}
+            Tracer::Nothing
+            | Tracer::Empty
+            | Tracer::Crossings { .. }
+            | Tracer::Meshweft(_)
+            | Tracer::Other(..) => {}
         }
         let clusters = vec![cluster("app", upstream), cluster(COLLECTOR, collector)];
         let mut bootstrap = bootstrap(node("bench"), vec![listener], clusters);

@@ -18,13 +18,18 @@ pub struct Series {
 }
 
 /// All series.
-pub const SERIES: [Series; 6] = [
+pub const SERIES: [Series; 7] = [
     Series { name: "rules", counts: &[1, 10, 100, 1_000], cost: rules },
     Series { name: "route templates", counts: &[1, 10, 100, 1_000], cost: routes },
     Series { name: "configured attributes", counts: &[1, 5, 10, 20, 50], cost: attributes },
     Series { name: "request headers", counts: &[5, 10, 25, 50, 100], cost: headers },
     Series { name: "open requests", counts: &[1, 10, 100, 1_000, 10_000], cost: open },
     Series { name: "bytes of the path", counts: &[10, 100, 1_000, 4_000], cost: path },
+    Series {
+        name: "bytes of a recorded header",
+        counts: &[16, 256, 1_024, 4_096, 16_384],
+        cost: header,
+    },
 ];
 
 impl Series {
@@ -104,4 +109,12 @@ fn path(module: &Module, count: usize, rate: f64) -> u64 {
         headers.retain(|(name, _)| name != b":path");
     }
     mean(&mut host, root, &exchange.with_header(":path", format!("/{}", "p".repeat(count - 1))))
+}
+
+/// The size of a span: there is no other text in it that users may make as long as they like.
+fn header(module: &Module, count: usize, rate: f64) -> u64 {
+    let attribute = json!({"name": "note", "request_header": "x-note", "as": "string"});
+    let spans = json!({"attributes": [attribute], "max_value_length": 65_536});
+    let (mut host, root) = boot(module, rate, json!({"spans": spans}));
+    mean(&mut host, root, &request().with_header("x-note", "n".repeat(count)))
 }

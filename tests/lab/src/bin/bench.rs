@@ -11,19 +11,21 @@ use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 use meshweft_host_tests::Module;
-use meshweft_lab::bench::mode::{modes, others};
+use meshweft_lab::bench::mode::{Modules, modes, others};
 use meshweft_lab::bench::report::{About, Report};
 use meshweft_lab::bench::scale::SERIES;
+use meshweft_lab::bench::workers::{self, Scaling};
 use meshweft_lab::bench::{Plan, chart, encode, run};
 use meshweft_lab::paths;
 use serde_json::{Value, json};
 
 const USAGE: &str =
-    "usage: bench [--quick | --scale | --encode] [--only TEXT[,TEXT]…] [--other FILE]… [--rounds N]
+    "usage: bench [--quick | --scale | --workers | --encode] [--only TEXT[,TEXT]…] [--other FILE]… [--rounds N]
               [--out FOLDER]
 
-  --quick       the modes of the main goals, under a minute
+  --quick       the modes of the main goals, about a minute
   --scale       how the cost grows with rules, headers and so on, in the emulated host
+  --workers     what a request costs with 1, 2 and 4 workers, under three minutes
   --encode      what it costs to encode a span, beside the native tracer's
   --only TEXT   beside the plain Envoy, only modes whose name contains one of these texts
   --other FILE  beside it, the modes 0 % and 100 % with another build of the filter
@@ -34,6 +36,7 @@ const USAGE: &str =
 struct Arguments {
     quick: bool,
     scale: bool,
+    workers: bool,
     encode: bool,
     only: Option<String>,
     others: Vec<PathBuf>,
@@ -55,14 +58,18 @@ async fn main() -> ExitCode {
         print!("{}", encode::run(arguments.rounds.unwrap_or(40)).await.text());
         return ExitCode::SUCCESS;
     }
+    if arguments.workers {
+        workers(&arguments).await;
+        return ExitCode::SUCCESS;
+    }
     let quick = arguments.quick;
     let plan = Plan {
-        rounds: arguments.rounds.unwrap_or(if quick { 40 } else { 120 }),
+        warm_up: 6,
+        rounds: arguments.rounds.unwrap_or(if quick { 32 } else { 120 }),
         requests: 1_024,
         connections: 8,
-        workers: 1,
         paced_rounds: if quick { 0 } else { 4 },
-        empty: paths::empty_module(),
+        modules: Modules::built(),
     };
     let mut modes = modes(quick);
     modes.extend(arguments.others.iter().flat_map(|module| others(module)));
@@ -70,12 +77,34 @@ async fn main() -> ExitCode {
         let wanted = |name: &str| only.split(',').any(|text| name.contains(text));
         modes.retain(|mode| mode.name == "plain" || wanted(&mode.name));
     }
-    let measured = run(&plan, modes, |progress| eprintln!("bench: {progress}")).await;
+    let measured = run(&plan, modes, tell).await;
     let report = Report::of(about(), plan, &measured);
     print!("{}", report.text());
     write(&arguments.out, "bench.json", &format!("{:#}\n", report.json()));
     write(&arguments.out, "bench.svg", &chart::bars(&report));
     ExitCode::SUCCESS
+}
+
+/// The same method, for each number of workers.
+async fn workers(arguments: &Arguments) {
+    let plan = Plan {
+        // Each worker's machine code shall be warm.
+        warm_up: 12,
+        rounds: arguments.rounds.unwrap_or(60),
+        requests: 1_024,
+        connections: 16,
+        paced_rounds: 0,
+        modules: Modules::built(),
+    };
+    let measured = run(&plan, workers::modes(), tell).await;
+    let scaling = Scaling::of(&about(), &plan, &measured);
+    print!("{}", scaling.text());
+    write(&arguments.out, "workers.json", &format!("{:#}\n", scaling.json()));
+    write(&arguments.out, "workers.svg", &scaling.chart());
+}
+
+fn tell(progress: &str) {
+    eprintln!("bench: {progress}");
 }
 
 /// Draws every series, and prints its points.
@@ -100,6 +129,7 @@ fn arguments() -> Option<Arguments> {
     let mut arguments = Arguments {
         quick: false,
         scale: false,
+        workers: false,
         encode: false,
         only: None,
         others: Vec::new(),
@@ -111,6 +141,7 @@ fn arguments() -> Option<Arguments> {
         match argument.as_str() {
             "--quick" => arguments.quick = true,
             "--scale" => arguments.scale = true,
+            "--workers" => arguments.workers = true,
             "--encode" => arguments.encode = true,
             "--only" => arguments.only = Some(given.next()?),
             "--other" => arguments.others.push(given.next()?.into()),
