@@ -2,6 +2,7 @@
 //! is wrong with all else.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use super::Rate;
 use super::error::{ConfigError, Problem, nearest, quoted, step};
@@ -85,13 +86,10 @@ impl<'a> Node<'a> {
             self.wrong_type(allowed, faults);
             return None;
         };
-        let mut names: Vec<_> = pairs.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        let mut reported = None;
-        for (a, b) in names.iter().zip(names.iter().skip(1)) {
-            if a == b && reported != Some(a) {
-                reported = Some(a);
-                faults.add(step(&self.path, a), Problem::DuplicateKey);
+        let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+        for (name, _) in pairs {
+            if !once.insert(name.as_bytes()) && twice.insert(name.as_bytes()) {
+                faults.add(step(&self.path, name), Problem::DuplicateKey);
             }
         }
         Some(Object { path: self.path.clone(), pairs })

@@ -1,5 +1,7 @@
 //! The changes that formats make, beside what stands.
 
+use std::collections::BTreeSet;
+
 use super::standing::{Name, Standing};
 use crate::model::HeaderEdit;
 
@@ -40,10 +42,8 @@ impl<'a> Edits<'a> {
     /// No header goes on whose name begins with `prefix` and ends with a key that `goes`.
     pub(super) fn remove_keyed_if(&mut self, prefix: &'static str, goes: impl Fn(&[u8]) -> bool) {
         let goes = |name: &&[u8]| goes(name.get(prefix.len()..).unwrap_or_default());
-        let mut names: Vec<&[u8]> =
-            self.standing.keyed(prefix).map(|(name, _)| name).filter(goes).collect();
-        names.sort_unstable();
-        names.dedup();
+        let mut names = BTreeSet::new();
+        names.extend(self.standing.keyed(prefix).map(|(name, _)| name).filter(goes));
         // Names are tokens (RFC 9110, section 5.1), which the host has seen to.
         let names = names.into_iter().filter_map(|name| core::str::from_utf8(name).ok());
         self.list.extend(names.map(|name| HeaderEdit::Remove(name.to_owned().into())));

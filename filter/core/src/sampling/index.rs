@@ -5,7 +5,7 @@
 //! the same for one rule and for a thousand. Rules without such a fact are asked of every request.
 
 use core::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::config::{Anchor, End, GrpcMatch, Match};
 use crate::matching::Facts;
@@ -40,18 +40,18 @@ impl Index {
     /// An index of rules for the requests that `matches` tell, in order.
     pub(super) fn new<'a>(matches: impl Iterator<Item = &'a Match>) -> Self {
         let rules: Vec<_> = matches.map(ways).collect();
-        let mut entries = Vec::new();
+        let mut entries = BTreeMap::<&Key, Vec<(usize, usize)>>::new();
         for (rule, ways) in rules.iter().enumerate() {
             for (way, keys) in ways.iter().enumerate() {
-                entries.extend(keys.iter().map(|key| (key, rule, way)));
+                for key in keys {
+                    let sharing = entries.entry(key).or_default();
+                    if sharing.last() != Some(&(rule, way)) {
+                        sharing.push((rule, way));
+                    }
+                }
             }
         }
-        entries.sort_unstable();
-        entries.dedup();
-        let sharing = |key: &Key| {
-            let end = entries.partition_point(|(other, ..)| *other <= key);
-            end.saturating_sub(entries.partition_point(|(other, ..)| *other < key))
-        };
+        let sharing = |key: &Key| entries.get(key).map_or(0, Vec::len);
         // A thousand rules may have a path in common and differ by their hosts.
         let best = |ways: &Vec<Vec<Key>>| {
             let ways = ways.iter().map(|keys| keys.iter().map(sharing).max());
@@ -59,14 +59,16 @@ impl Index {
         };
         let best: Vec<_> = rules.iter().map(best).collect();
         let mut index = Self::default();
-        for (key, rule, way) in entries {
-            if best.get(rule) == Some(&Some(way)) {
-                let affixes = match key.place {
-                    Place::Header => &mut index.headers,
-                    Place::Host => &mut index.hosts,
-                    Place::Path => &mut index.paths,
-                };
-                affixes.add(&key.text, key.whole, rule);
+        for (key, sharing) in entries {
+            let affixes = match key.place {
+                Place::Header => &mut index.headers,
+                Place::Host => &mut index.hosts,
+                Place::Path => &mut index.paths,
+            };
+            for (rule, way) in sharing {
+                if best.get(rule) == Some(&Some(way)) {
+                    affixes.add(&key.text, key.whole, rule);
+                }
             }
         }
         let rest = best.iter().enumerate().filter(|(_, way)| way.is_none());

@@ -10,7 +10,6 @@ mod relay;
 mod remote;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use adaptive::Adaptive;
@@ -145,10 +144,10 @@ pub struct Sampler {
     sampling: Sampling,
     index: Index,
     limit: Option<Limit>,
-    /// Those of rules, by index.
-    limits: BTreeMap<usize, Limit>,
-    /// In place of the configuration's rate, and of those of rules, by index.
-    targets: BTreeMap<Option<usize>, Target>,
+    /// Those of rules, in the order of their indices.
+    limits: Vec<(usize, Limit)>,
+    /// In place of the configuration's rate, and of those of rules, in the same order.
+    targets: Vec<(Option<usize>, Target)>,
     /// In place of the configuration's rate, too.
     remote: Option<Remote>,
     /// By which operations are named.
@@ -197,7 +196,7 @@ impl Sampler {
     pub fn on_tick(&mut self, now: MonoNanos, wall: UnixNanos, shared: &dyn Shared) {
         self.wall = wall;
         self.tick = now;
-        for target in self.targets.values_mut() {
+        for (_, target) in &mut self.targets {
             target.adaptive.on_tick(now, shared);
         }
     }
@@ -301,7 +300,7 @@ impl Sampler {
         origin: Origin,
         shared: &dyn Shared,
     ) -> Decision {
-        let Some(target) = self.targets.get_mut(&whose) else {
+        let Some(target) = of(&mut self.targets, whose) else {
             return by_rate(self.sampling.rate, Reason::Default, rule, origin);
         };
         let decision = by_rate(target.next(), Reason::Adaptive, rule, origin);
@@ -311,7 +310,7 @@ impl Sampler {
 
     /// What limits leave of a decision: the rule's first, then the one over all.
     fn limited(&mut self, decision: Decision, shared: &dyn Shared) -> Decision {
-        let mut own = decision.rule.and_then(|rule| self.limits.get_mut(&rule));
+        let mut own = decision.rule.and_then(|rule| of(&mut self.limits, rule));
         let unlimited = own.is_none() && self.limit.is_none();
         if decision.verdict == Verdict::Drop || unlimited {
             return decision;
@@ -371,6 +370,12 @@ fn floored(
 }
 
 /// What a parent has decided, where that counts.
+/// The one of `key`, in a list that is ordered by keys.
+fn of<K: Copy + Ord, T>(list: &mut [(K, T)], key: K) -> Option<&mut T> {
+    let at = list.binary_search_by_key(&key, |(key, _)| *key).ok()?;
+    list.get_mut(at).map(|(_, value)| value)
+}
+
 const fn by_parent(policy: ParentPolicy, parent: Option<ParentDecision>) -> Option<Verdict> {
     match (policy, parent) {
         (ParentPolicy::Respect, Some(ParentDecision::Debug | ParentDecision::Sample)) => {

@@ -112,7 +112,7 @@ fn attributes(node: &Node<'_>, faults: &mut Faults) -> Vec<(String, Scalar)> {
         node.wrong_value(format!("a map of {}", map.len()), ALLOWED, faults);
         return Vec::new();
     }
-    let mut attributes = Vec::with_capacity(map.len());
+    let mut attributes: Vec<(String, _)> = Vec::with_capacity(map.len());
     for (name, node) in map.iter() {
         if fields::OWN_ATTRIBUTES.contains(&name) {
             let allowed = "are names without a field of their own in $.service";
@@ -120,10 +120,10 @@ fn attributes(node: &Node<'_>, faults: &mut Faults) -> Vec<(String, Scalar)> {
         } else if name.is_empty() || name.chars().count() > fields::LABEL.max {
             node.wrong_value(quoted(name), "are names of 1 to 1024 characters", faults);
         } else if let Some(value) = scalar(&node, faults) {
-            attributes.push((name.to_owned(), value));
+            let at = attributes.partition_point(|(other, _)| other.as_str() <= name);
+            attributes.insert(at, (name.to_owned(), value));
         }
     }
-    attributes.sort_by(|(a, _), (b, _)| a.cmp(b));
     attributes
 }
 

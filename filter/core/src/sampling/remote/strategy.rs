@@ -99,9 +99,14 @@ fn per_operation(operations: &Map<String, Value>) -> Result<Strategy, BadStrateg
         };
         Ok((name, share(item)?))
     };
+    let mut rates = BTreeMap::new();
+    for item in list {
+        let (name, rate) = one(item)?;
+        rates.insert(name, rate);
+    }
     let floor = per_second(operations, "defaultLowerBoundTracesPerSecond")? * 60.0;
     Ok(Strategy::PerOperation {
-        rates: list.iter().map(one).collect::<Result<_, _>>()?,
+        rates,
         default: rate(operations, "defaultSamplingProbability")?,
         floor_per_minute: (floor > 0.0).then_some(floor),
     })
