@@ -1,16 +1,49 @@
 //! Compression, at the cheapest level: spans repeat their keys, so that the dearer ones gain little.
 
-use std::io::Write;
+use miniz_oxide::deflate::compress_to_vec;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+/// The level of the deflate stream.
+const LEVEL: u8 = 1;
+
+/// What comes before it (RFC 1952, section 2.3): the magic number, deflate, no flags, no time, the
+/// fastest level, an unknown system.
+const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff];
 
 /// `bytes` as one gzip stream; equal bytes give equal streams.
 pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    // Nothing can fail that writes to memory.
-    encoder.write_all(bytes).and_then(|()| encoder.finish()).unwrap_or_default()
+    // Modulo 2^32, as the format has it.
+    let [a, b, c, d, ..] = (bytes.len() as u64).to_le_bytes();
+    let packed = compress_to_vec(bytes, LEVEL);
+    [&HEAD[..], &packed, &crc(bytes).to_le_bytes(), &[a, b, c, d]].concat()
 }
+
+/// CRC-32 (RFC 1952, section 8).
+fn crc(bytes: &[u8]) -> u32 {
+    let rest = bytes.iter().fold(!0_u32, |rest, byte| {
+        let [low, ..] = rest.to_le_bytes();
+        let remainder = REMAINDERS.get(usize::from(low ^ byte));
+        rest >> 8 ^ remainder.copied().unwrap_or_default()
+    });
+    !rest
+}
+
+/// What each byte leaves of a division by the polynomial.
+#[expect(clippy::indexing_slicing, reason = "done by the compiler, which refuses to panic")]
+const REMAINDERS: [u32; 256] = {
+    let mut remainders = [0; 256];
+    let mut byte = 0;
+    while byte < 256_u32 {
+        let mut rest = byte;
+        let mut bit = 0;
+        while bit < 8 {
+            rest = rest >> 1 ^ if rest & 1 == 1 { 0xedb8_8320 } else { 0 };
+            bit += 1;
+        }
+        remainders[byte as usize] = rest;
+        byte += 1;
+    }
+    remainders
+};
 
 #[cfg(test)]
 mod tests {
