@@ -48,7 +48,7 @@ choose_toolchain() {
 }
 
 # use_wasm_toolchain TARGET: sets CARGO_WASM (the command) and CARGO_WASM_FLAGS, and exports what cargo reads.
-# With `--reproducible` no path of this machine goes into a module, so that a build elsewhere gives the same bytes.
+# With `--reproducible` no path of this machine goes into a module, so that a build elsewhere gives the same bytes; and no more bytes than it needs.
 use_wasm_toolchain() {
     local target=$1 toolchain linker path
     local rustflags=() sources=() cargo_home=${CARGO_HOME:-$HOME/.cargo}
@@ -69,6 +69,8 @@ use_wasm_toolchain() {
     if [ "${2:-}" = --reproducible ]; then
         # The registry's folder must exist before its name can be replaced.
         "$CARGO_WASM" fetch --locked --quiet </dev/null
+        # The linker leaves five bytes for each number that it fills in, unless it is told not to.
+        rustflags+=(-C link-arg=--compress-relocations)
         # The last prefix that fits wins.
         rustflags+=("--remap-path-prefix=$ROOT=/meshweft" "--remap-path-prefix=$cargo_home=/cargo")
         for path in "$cargo_home"/registry/src/*/; do
