@@ -12,7 +12,7 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// One JSON value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Array(Vec<Self>),
     Bool(bool),
     Null,
@@ -39,6 +39,17 @@ impl Json {
             let reason = text.strip_suffix(&place).unwrap_or(&text).to_owned();
             ConfigError::new("$", Problem::Syntax { line, column, reason })
         })
+    }
+
+    /// Reads what others wrote, of any size.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+
+    /// A field of an object; of several with one name the last, as most readers have it.
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
+        let Self::Object(pairs) = self else { return None };
+        pairs.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value)
     }
 
     /// The type's name, as errors say it.

@@ -22,6 +22,7 @@ mod text;
 
 pub use error::{ConfigError, Problem};
 pub use expression::{CelError, Compiler, Expression};
+pub(crate) use json::Json;
 pub use matcher::{Anchor, End, StringMatcher};
 pub use network::Network;
 pub use pattern::Pattern;

@@ -147,17 +147,9 @@ impl<'a> Node<'a> {
     /// This whole number, which may be written as a double.
     pub(super) fn integer(&self, range: &Integer, faults: &mut Faults) -> Option<u32> {
         let allowed = format!("is a whole number from {} to {}", range.min, range.max);
-        let Json::Number(number) = self.json else {
-            self.wrong_type(&allowed, faults);
-            return None;
-        };
-        let value = number.as_f64().filter(|value| {
-            value.fract() == 0.0 && (f64::from(range.min)..=f64::from(range.max)).contains(value)
-        });
-        let Some(value) = value else {
-            self.out_of_range(number.to_string(), &allowed, faults);
-            return None;
-        };
+        let value = self.number(&allowed, faults, |value| {
+            value.fract() == 0.0 && (f64::from(range.min)..=f64::from(range.max)).contains(&value)
+        })?;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -166,45 +158,40 @@ impl<'a> Node<'a> {
         Some(value as u32)
     }
 
-    /// This share.
+    /// This number.
     pub(super) fn above_zero(&self, faults: &mut Faults) -> Option<f64> {
-        const ALLOWED: &str = "is a number above 0";
-        let Json::Number(number) = self.json else {
-            self.wrong_type(ALLOWED, faults);
-            return None;
-        };
-        let value = number.as_f64().filter(|value| *value > 0.0);
-        if value.is_none() {
-            self.out_of_range(number.to_string(), ALLOWED, faults);
-        }
-        value
+        self.number("is a number above 0", faults, |value| value > 0.0)
     }
 
     /// A share of at least a half.
     pub(super) fn confidence(&self, faults: &mut Faults) -> Option<f64> {
-        const ALLOWED: &str = "is a number from 0.5 to 1";
-        let Json::Number(number) = self.json else {
-            self.wrong_type(ALLOWED, faults);
-            return None;
-        };
-        let confidence = number.as_f64().filter(|value| (0.5..=1.0).contains(value));
-        if confidence.is_none() {
-            self.out_of_range(number.to_string(), ALLOWED, faults);
-        }
-        confidence
+        self.number("is a number from 0.5 to 1", faults, |value| (0.5..=1.0).contains(&value))
     }
 
+    /// This share.
     pub(super) fn rate(&self, faults: &mut Faults) -> Option<Rate> {
-        const ALLOWED: &str = "is a number from 0 to 1";
+        let fits = |value| Rate::new(value).is_some();
+        self.number("is a number from 0 to 1", faults, fits).and_then(Rate::new)
+    }
+
+    fn number(
+        &self,
+        allowed: &str,
+        faults: &mut Faults,
+        fits: impl Fn(f64) -> bool,
+    ) -> Option<f64> {
         let Json::Number(number) = self.json else {
-            self.wrong_type(ALLOWED, faults);
+            self.wrong_type(allowed, faults);
             return None;
         };
-        let rate = number.as_f64().and_then(Rate::new);
-        if rate.is_none() {
-            self.out_of_range(number.to_string(), ALLOWED, faults);
+        let value = number.as_f64()?;
+        if fits(value) {
+            return Some(value);
         }
-        rate
+        let whole = number.as_i128().map(|whole| whole.to_string());
+        let text = whole.unwrap_or_else(|| format!("{value:?}"));
+        self.out_of_range(text, allowed, faults);
+        None
     }
 
     /// `true` or `false`.
@@ -338,7 +325,7 @@ mod tests {
             ("-1", "-1 is out of range"),
             ("65536", "65536 is out of range"),
             ("1.5", "1.5 is out of range"),
-            ("1e300", "1e+300 is out of range"),
+            ("1e300", "1e300 is out of range"),
             ("18446744073709551615", "18446744073709551615 is out of range"),
             ("\"1\"", "a string is the wrong type"),
             ("null", "null is the wrong type"),

@@ -3,7 +3,7 @@
 
 use super::json::{double, hex, number, raw, signed, string};
 use super::otlp::{Partial, SCOPE, STATUS_ERROR, span_flags};
-use crate::config::Scalar;
+use crate::config::{Json, Scalar};
 use crate::span::{KeyValue, LINK_CONFIDENCE, Link, Resource, SCHEMA_URL, Span, Status, Value};
 
 /// Everything of an export but its spans, encoded once.
@@ -162,15 +162,18 @@ fn list<T>(out: &mut Vec<u8>, items: &[T], mut write: impl FnMut(&mut Vec<u8>, &
 /// What an answer with a status of success refuses nevertheless. A body that cannot be read
 /// refuses nothing: the status has spoken.
 pub(super) fn partial_success(body: &[u8]) -> Partial {
-    let body = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
+    let body = Json::read(body).unwrap_or(Json::Null);
     let Some(partial) = body.get("partialSuccess") else { return Partial::default() };
     let rejected = match partial.get("rejectedSpans") {
-        Some(serde_json::Value::String(digits)) => digits.parse::<i64>().ok(),
-        Some(value) => value.as_i64(),
-        None => None,
+        Some(Json::String(digits)) => digits.parse::<i64>().ok(),
+        Some(Json::Number(number)) => number.as_i64(),
+        _ => None,
     };
-    let message = partial.get("errorMessage").and_then(serde_json::Value::as_str);
-    Partial::new(rejected.unwrap_or_default(), message.unwrap_or_default().as_bytes())
+    let message = match partial.get("errorMessage") {
+        Some(Json::String(message)) => message.as_str(),
+        _ => "",
+    };
+    Partial::new(rejected.unwrap_or_default(), message.as_bytes())
 }
 
 #[cfg(test)]

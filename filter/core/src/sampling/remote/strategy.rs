@@ -3,9 +3,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
-
-use crate::config::Rate;
+use crate::config::{Json, Rate};
 
 /// More traces per second are no limit and no floor.
 const MAX_PER_SECOND: f64 = 1e9;
@@ -65,8 +63,10 @@ impl Strategy {
     /// Reads an answer. As in Jaeger's clients, strategies of operations come before all else that
     /// it says. A number that is absent is zero, as protobuf's JSON has it.
     pub(crate) fn parse(answer: &[u8]) -> Result<Self, BadStrategy> {
-        let json: Value = serde_json::from_slice(answer).map_err(|_| BadStrategy::NotJson)?;
-        let answer = json.as_object().ok_or(BadStrategy::NotObject)?;
+        let answer = &Json::read(answer).ok_or(BadStrategy::NotJson)?;
+        if !matches!(answer, Json::Object(_)) {
+            return Err(BadStrategy::NotObject);
+        }
         if let Some(operations) = object(answer, "operationSampling")? {
             return per_operation(operations);
         }
@@ -83,17 +83,19 @@ impl Strategy {
     }
 }
 
-fn per_operation(operations: &Map<String, Value>) -> Result<Strategy, BadStrategy> {
+fn per_operation(operations: &Json) -> Result<Strategy, BadStrategy> {
     const LIST: &str = "perOperationStrategies";
     let list = match operations.get(LIST) {
-        None | Some(Value::Null) => &[][..],
-        Some(Value::Array(list)) => list,
+        None | Some(Json::Null) => &[][..],
+        Some(Json::Array(list)) => list,
         Some(_) => return Err(BadStrategy::Type(LIST)),
     };
-    let one = |item: &Value| {
-        let item = item.as_object().ok_or(BadStrategy::Type(LIST))?;
+    let one = |item: &Json| {
+        if !matches!(item, Json::Object(_)) {
+            return Err(BadStrategy::Type(LIST));
+        }
         let name = match item.get("operation") {
-            Some(Value::String(name)) => name.clone(),
+            Some(Json::String(name)) => name.clone(),
             Some(_) => return Err(BadStrategy::Type("operation")),
             None => return Err(BadStrategy::Missing("operation")),
         };
@@ -120,31 +122,31 @@ enum Type {
 
 impl Type {
     /// By its name, or by its number: so older servers write it. The first is the default.
-    fn of(answer: &Map<String, Value>) -> Result<Self, BadStrategy> {
+    fn of(answer: &Json) -> Result<Self, BadStrategy> {
         match answer.get("strategyType") {
-            None | Some(Value::Null) => Ok(Self::Probabilistic),
-            Some(Value::String(name)) if name == "PROBABILISTIC" => Ok(Self::Probabilistic),
-            Some(Value::String(name)) if name == "RATE_LIMITING" => Ok(Self::RateLimiting),
-            Some(Value::Number(number)) if number.as_u64() == Some(0) => Ok(Self::Probabilistic),
-            Some(Value::Number(number)) if number.as_u64() == Some(1) => Ok(Self::RateLimiting),
+            None | Some(Json::Null) => Ok(Self::Probabilistic),
+            Some(Json::String(name)) if name == "PROBABILISTIC" => Ok(Self::Probabilistic),
+            Some(Json::String(name)) if name == "RATE_LIMITING" => Ok(Self::RateLimiting),
+            Some(Json::Number(number)) if number.as_u64() == Some(0) => Ok(Self::Probabilistic),
+            Some(Json::Number(number)) if number.as_u64() == Some(1) => Ok(Self::RateLimiting),
             Some(_) => Err(BadStrategy::UnknownType),
         }
     }
 }
 
 /// The rate in the field `probabilisticSampling`.
-fn share(of: &Map<String, Value>) -> Result<Rate, BadStrategy> {
+fn share(of: &Json) -> Result<Rate, BadStrategy> {
     let field = "probabilisticSampling";
     let sampling = object(of, field)?.ok_or(BadStrategy::Missing(field))?;
     rate(sampling, "samplingRate")
 }
 
-fn rate(of: &Map<String, Value>, field: &'static str) -> Result<Rate, BadStrategy> {
+fn rate(of: &Json, field: &'static str) -> Result<Rate, BadStrategy> {
     Rate::new(number(of, field)?).ok_or(BadStrategy::Number(field))
 }
 
 /// Traces per second.
-fn per_second(of: &Map<String, Value>, field: &'static str) -> Result<f64, BadStrategy> {
+fn per_second(of: &Json, field: &'static str) -> Result<f64, BadStrategy> {
     let number = number(of, field)?;
     if (0.0..=MAX_PER_SECOND).contains(&number) {
         Ok(number)
@@ -153,22 +155,19 @@ fn per_second(of: &Map<String, Value>, field: &'static str) -> Result<f64, BadSt
     }
 }
 
-fn number(of: &Map<String, Value>, field: &'static str) -> Result<f64, BadStrategy> {
+fn number(of: &Json, field: &'static str) -> Result<f64, BadStrategy> {
     match of.get(field) {
-        None | Some(Value::Null) => Ok(0.0),
-        Some(Value::Number(number)) => number.as_f64().ok_or(BadStrategy::Number(field)),
+        None | Some(Json::Null) => Ok(0.0),
+        Some(Json::Number(number)) => number.as_f64().ok_or(BadStrategy::Number(field)),
         Some(_) => Err(BadStrategy::Type(field)),
     }
 }
 
 /// A field that is an object, if it is there.
-fn object<'a>(
-    of: &'a Map<String, Value>,
-    field: &'static str,
-) -> Result<Option<&'a Map<String, Value>>, BadStrategy> {
+fn object<'a>(of: &'a Json, field: &'static str) -> Result<Option<&'a Json>, BadStrategy> {
     match of.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(object)) => Ok(Some(object)),
+        None | Some(Json::Null) => Ok(None),
+        Some(object @ Json::Object(_)) => Ok(Some(object)),
         Some(_) => Err(BadStrategy::Type(field)),
     }
 }
