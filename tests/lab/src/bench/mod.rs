@@ -6,8 +6,11 @@
 //! compared with what the plain Envoy spends in the same round: what disturbs the machine for
 //! longer than a round disturbs both.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::envoy::Envoy;
@@ -24,7 +27,7 @@ pub mod stats;
 pub mod workers;
 
 use load::Connections;
-use mode::{LISTENER, Mode, Modules};
+use mode::{CAUSE, LISTENER, Mode, Modules};
 use serve::{Received, Server};
 
 /// How much is measured.
@@ -82,6 +85,8 @@ struct Contestant {
     request: Vec<u8>,
     /// Its account at the visit before.
     account: Option<u64>,
+    /// What its requests are calls of.
+    _cause: Option<TcpStream>,
 }
 
 /// Measures all modes.
@@ -130,6 +135,7 @@ impl Contestant {
         let start = begin.elapsed().as_secs_f64() * 1e3;
         let connections = Connections::open(envoy.listener(LISTENER), plan.connections).await;
         let request = mode.request();
+        let cause = if mode.caused { Some(cause(&envoy).await) } else { None };
         let measured = Measured {
             mode,
             cpu: Vec::new(),
@@ -140,7 +146,7 @@ impl Contestant {
             resident: 0,
             start,
         };
-        Self { measured, envoy, collector, connections, request, account: None }
+        Self { measured, envoy, collector, connections, request, account: None, _cause: cause }
     }
 
     /// Books what was spent since the visit before, and sends requests.
@@ -196,6 +202,13 @@ impl Contestant {
             sleep(Duration::from_millis(50)).await;
         }
         self.measured.received = self.collector.received();
+        if self.measured.mode.caused {
+            // Or a figure would be of something else; it comes with a tick.
+            let all = i64::try_from(self.measured.sent).expect("some hundred thousand requests");
+            let joined =
+                |metrics: &BTreeMap<String, i64>| metrics.get("context_correlated") == Some(&all);
+            self.envoy.metrics_until(joined).await;
+        }
         self.measured.resident = process::resident_bytes(self.pid());
         self.envoy.stop().await;
         self.measured
@@ -204,6 +217,15 @@ impl Contestant {
     fn pid(&self) -> u32 {
         self.envoy.pid().expect("Envoy runs")
     }
+}
+
+/// Sends the request that has caused the others, and waits until it is remembered.
+async fn cause(envoy: &Envoy) -> TcpStream {
+    let mut stream =
+        TcpStream::connect(envoy.listener(CAUSE)).await.expect("a connection to Envoy");
+    stream.write_all(&Mode::cause()).await.expect("a request is sent");
+    envoy.metrics_until(|metrics| metrics.get("correlation_remembered") == Some(&1)).await;
+    stream
 }
 
 #[expect(clippy::cast_precision_loss, reason = "some thousand requests")]

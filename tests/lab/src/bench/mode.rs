@@ -19,6 +19,12 @@ const LARGE_FLUSH: u32 = 512;
 /// The listener of a mode's Envoy.
 pub const LISTENER: &str = "bench";
 
+/// The listener by which the request comes that has caused those of a mode.
+pub const CAUSE: &str = "cause";
+
+/// By what they are joined.
+const REQUEST_ID: &str = "6f9d2c1e-0c33-4f7a-9a53-2f4f8f1c7d10";
+
 /// One Envoy of the comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mode {
@@ -34,6 +40,9 @@ pub struct Mode {
     pub side: Direction,
     /// How many workers its Envoy has.
     pub workers: u32,
+    /// Whether its requests are calls of a request that is open all the time: all have the id by
+    /// which that one is remembered.
+    pub caused: bool,
 }
 
 /// What traces the requests of an Envoy.
@@ -105,6 +114,8 @@ pub mod names {
     pub const OFF: &str = "meshweft 0 %";
     /// The filter records everything.
     pub const ALL: &str = "meshweft 100 %";
+    /// The same, and remembers every request.
+    pub const CORRELATION: &str = "meshweft 0 %, correlation";
     /// The caller says no.
     pub const PARENT_OFF: &str = "meshweft, parent not sampled";
     /// One rule, nothing recorded.
@@ -125,7 +136,7 @@ pub mod names {
 #[must_use]
 pub fn modes(quick: bool) -> Vec<Mode> {
     use names::{
-        ALL, CROSSINGS_ALL, CROSSINGS_OFF, EMPTY, OFF, ONE_RULE, OPEN_TELEMETRY,
+        ALL, CORRELATION, CROSSINGS_ALL, CROSSINGS_OFF, EMPTY, OFF, ONE_RULE, OPEN_TELEMETRY,
         OPEN_TELEMETRY_LARGE, PARENT_OFF, PLAIN, RULES, ZIPKIN, ZIPKIN_LARGE,
     };
     let rate = |rate: f64| json!({"sampling": {"rate": rate}});
@@ -176,22 +187,22 @@ pub fn modes(quick: bool) -> Vec<Mode> {
             one_rule(json!({"cel": "request.headers['x-tenant'] == 'initech'"})),
         ),
         ("meshweft 0 %, keep", 0.0, json!({"sampling": {"rate": 0, "keep": {"errors": true}}})),
-        (
-            "meshweft 0 %, correlation",
-            0.0,
-            json!({"sampling": {"rate": 0}, "correlation": correlation}),
-        ),
+        (CORRELATION, 0.0, json!({"sampling": {"rate": 0}, "correlation": correlation})),
         ("meshweft 100 %, correlation", 1.0, json!({"correlation": correlation})),
     ] {
         if accepted(&configuration(more.clone())) {
             all.push(ours(name, share, more));
         }
     }
-    // Its requests have an id, which Envoy makes, and no context: each is looked up and not found.
+    // Requests without a context: with an id that Envoy makes, each is looked up and not found.
     let looked_up = json!({"sampling": {"rate": 0}, "correlation": correlation});
     if accepted(&configuration(looked_up.clone())) {
-        let name = "meshweft 0 %, correlation, outbound";
-        all.push(Mode { side: Direction::Outbound, ..ours(name, 0.0, looked_up) });
+        let outbound = |name, caused| {
+            let mode = ours(name, 0.0, looked_up.clone());
+            Mode { side: Direction::Outbound, caused, ..mode }
+        };
+        all.push(outbound("meshweft 0 %, correlation, outbound", false));
+        all.push(outbound("meshweft 0 %, correlation, outbound, found", true));
     }
     all
 }
@@ -214,15 +225,21 @@ fn joined() -> Value {
     json!({"headers": ["x-request-id"]})
 }
 
-/// Another build of the filter: nothing recorded, and everything.
+/// Another build of the filter: nothing recorded, everything, and what correlation adds.
 #[must_use]
-pub fn others(module: &Path) -> [Mode; 2] {
+pub fn others(module: &Path) -> [Mode; 3] {
     let stem = module.file_stem().unwrap_or_default().to_string_lossy();
-    [(0_u8, names::OFF), (1, names::ALL)].map(|(rate, name)| {
-        let config = configuration(json!({"sampling": {"rate": rate}}));
+    let other = |name: &str, rate: u8, correlation: Value| {
+        let config = configuration(json!({"sampling": {"rate": rate}, "correlation": correlation}));
         let tracer = Tracer::Other(module.to_owned(), config);
         mode(&format!("{name}, {stem}"), tracer, rate.into())
-    })
+    };
+    let off = json!({"headers": []});
+    [
+        other(names::OFF, 0, off.clone()),
+        other(names::ALL, 1, off),
+        other(names::CORRELATION, 0, json!({"headers": ["x-request-id"]})),
+    ]
 }
 
 /// A configuration with all defaults but for these fields, and without correlation.
@@ -249,7 +266,8 @@ fn ours(name: &str, share: f64, more: Value) -> Mode {
 
 fn mode(name: &str, tracer: Tracer, share: f64) -> Mode {
     let name = name.to_owned();
-    Mode { name, tracer, parent: None, share, side: Direction::Inbound, workers: 1 }
+    let side = Direction::Inbound;
+    Mode { name, tracer, parent: None, share, side, workers: 1, caused: false }
 }
 
 /// A thousand of these are a mixed set: exact paths, prefixes and hosts. None matches a request of
@@ -270,7 +288,9 @@ impl Mode {
     /// The bytes of one of its requests: what a browser or a service sends.
     #[must_use]
     pub fn request(&self) -> Vec<u8> {
-        let parent = self.parent.map(|parent| format!("traceparent: {parent}\r\n"));
+        let line = |name, value| format!("{name}: {value}\r\n");
+        let parent = self.parent.map(|parent| line("traceparent", parent));
+        let id = self.caused.then(|| line("x-request-id", REQUEST_ID));
         format!(
             "GET /orders/1729?page=2 HTTP/1.1\r\n\
             host: shop.example\r\n\
@@ -280,8 +300,20 @@ impl Mode {
             accept-encoding: gzip, br\r\n\
             cache-control: no-cache\r\n\
             x-tenant: acme\r\n\
-            {}\r\n",
-            parent.unwrap_or_default()
+            {}{}\r\n",
+            parent.unwrap_or_default(),
+            id.unwrap_or_default()
+        )
+        .into_bytes()
+    }
+
+    /// The bytes of a request that stays open, since its body does not come, and that has caused
+    /// the others.
+    #[must_use]
+    pub fn cause() -> Vec<u8> {
+        format!(
+            "POST /checkout HTTP/1.1\r\nhost: shop.example\r\nx-request-id: {REQUEST_ID}\r\n\
+            content-length: 1\r\n\r\n"
         )
         .into_bytes()
     }
@@ -305,6 +337,14 @@ impl Mode {
             Tracer::Other(module, config) => filter(module, &config.to_string()),
             Tracer::Nothing | Tracer::OpenTelemetry { .. } | Tracer::Zipkin { .. } => vec![],
         };
+        let cause = self.caused.then(|| {
+            let routes = vec![route("/", "app")];
+            let mut cause = listener(CAUSE, Direction::Inbound, filters.clone(), routes, None);
+            let manager = &mut cause["filter_chains"][0]["filters"][0]["typed_config"];
+            // It is idle for as long as the benchmark takes.
+            manager["stream_idle_timeout"] = json!("0s");
+            cause
+        });
         let mut listener = listener(LISTENER, self.side, filters, vec![route("/", "app")], None);
         if self.workers > 1 {
             // As many connections for each worker, and not as the kernel's hash falls.
@@ -330,7 +370,8 @@ impl Mode {
             | Tracer::Other(..) => {}
         }
         let clusters = vec![cluster("app", upstream), cluster(COLLECTOR, collector)];
-        let mut bootstrap = bootstrap(node("bench"), vec![listener], clusters);
+        let mut bootstrap =
+            bootstrap(node("bench"), [listener].into_iter().chain(cause).collect(), clusters);
         bootstrap["layered_runtime"] =
             json!({"layers": [{"name": "bench", "static_layer": runtime}]});
         // The lab's is for tests that wait for figures; this is Envoy's default.

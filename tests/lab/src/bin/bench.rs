@@ -28,7 +28,7 @@ const USAGE: &str =
   --workers     what a request costs with 1, 2 and 4 workers, under three minutes
   --encode      what it costs to encode a span, beside the native tracer's
   --only TEXT   beside the plain Envoy, only modes whose name contains one of these texts
-  --other FILE  beside it, the modes 0 % and 100 % with another build of the filter
+  --other FILE  beside it, three modes with another build of the filter: 0 %, 100 %, correlation
   --rounds N    so many rounds
   --out FOLDER  where the figures and charts go (target/bench)";
 
