@@ -5,5 +5,10 @@
 mod exports;
 #[expect(unsafe_code, reason = "the imports of the proxy-wasm ABI; nothing else is unsafe")]
 mod host;
+#[expect(unsafe_code, reason = "an allocator")]
+mod memory;
 mod request;
 mod root;
+
+#[global_allocator]
+static MEMORY: memory::Blocks = memory::Blocks::new();
