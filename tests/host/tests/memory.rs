@@ -1,5 +1,6 @@
 //! The allocator of the module, natively: its file is a part of this test.
 #![expect(unsafe_code, reason = "an allocator")]
+#![expect(clippy::unwrap_used, reason = "test code")]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeSet;
@@ -7,7 +8,6 @@ use std::collections::BTreeSet;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-#[expect(dead_code, reason = "the module's own")]
 #[path = "../../../filter/src/memory.rs"]
 mod memory;
 

@@ -265,15 +265,17 @@ impl Open {
             let mut state = State { route: self.route, ..State::default() };
             let mut since = self.begun;
             let mut made: Vec<(u64, Option<Exit>, Callee)> = Vec::new();
+            let insert = |made: &mut Vec<(u64, _, _)>, event: (u64, _, _)| {
+                made.insert(made.partition_point(|(at, ..)| *at <= event.0), event);
+            };
             for (index, maybe) in self.calls.iter().enumerate() {
                 let call = place(calls, maybe.call).and_then(|place| calls.get(place));
                 let Some(call) = call.filter(|_| history.made & bit(index) != 0) else { continue };
-                made.push((call.at, Some(Exit::Call(call.callee)), call.callee));
+                insert(&mut made, (call.at, Some(Exit::Call(call.callee)), call.callee));
                 if call.answered != 0 {
-                    made.push((call.answered, None, call.callee));
+                    insert(&mut made, (call.answered, None, call.callee));
                 }
             }
-            made.sort_by_key(|(at, ..)| *at);
             for (at, exit, callee) in made {
                 let lasted = at.saturating_sub(since);
                 lessons.push(Lesson { state, lasted, exit, weight: likely });
@@ -303,9 +305,11 @@ impl Open {
     /// Keeps the most likely histories, with weights around 1.
     fn prune(&mut self) {
         let said = self.posterior();
-        let mut order: Vec<(f32, History)> =
-            said.into_iter().zip(self.histories.iter().copied()).collect();
-        order.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let mut order: Vec<(f32, History)> = Vec::with_capacity(self.histories.len());
+        for (likely, history) in said.into_iter().zip(&self.histories) {
+            let place = order.partition_point(|(other, _)| other.total_cmp(&likely).is_ge());
+            order.insert(place, (likely, *history));
+        }
         order.truncate(MAX_HISTORIES);
         let most = order.iter().fold(0.0, |most: f32, (_, history)| most.max(history.weight));
         let scale = if most > 0.0 { 1.0 / most } else { 1.0 };

@@ -201,17 +201,18 @@ impl Table {
                 None => through.push((*call, *rate)),
             }
         }
-        let mut candidates = Vec::new();
+        // The most likely first, by insertion: sorting takes much code.
+        let mut candidates: Vec<Candidate> = Vec::new();
         for (open, shares) in self.requests.iter_mut().zip(&shares) {
             let confidence = shares.rate * scale;
             open.did_not_make(shares, &through, sum);
             if !confidence.is_finite() || confidence < NEGLIGIBLE {
                 continue;
             }
-            candidates.push(Candidate { request: open.id, confidence });
+            let place = candidates.partition_point(|other| other.confidence >= confidence);
+            candidates.insert(place, Candidate { request: open.id, confidence });
             open.may_have_made(id, callee, shares, scale, now);
         }
-        candidates.sort_unstable_by(|a, b| b.confidence.total_cmp(&a.confidence));
         let nobody = background * scale;
         if let Some(first) = candidates.first() {
             self.claim(id, first.request, first.confidence);
