@@ -163,14 +163,16 @@ impl fmt::Display for IdError {
 
 impl core::error::Error for IdError {}
 
-/// The one parser of hex ids: `digits` characters, lower case, no sign, no blank.
+/// The one parser of hex ids: `digits` characters, a multiple of eight, lower case, no sign, no
+/// blank.
 fn lower_hex(text: &[u8], digits: usize) -> Result<u128, IdError> {
     if text.len() != digits {
         return Err(IdError::WrongLength);
     }
-    text.iter().try_fold(0_u128, |value, &byte| {
-        let digit = hex_digit(byte).ok_or(IdError::NotLowerHex)?;
-        Ok(value << 4 | u128::from(digit))
+    let (eights, _) = text.as_chunks();
+    eights.iter().try_fold(0_u128, |value, eight| {
+        let word = hex_word(*eight).ok_or(IdError::NotLowerHex)?;
+        Ok(value << 32 | u128::from(word))
     })
 }
 
@@ -179,12 +181,47 @@ fn lower_hex(text: &[u8], digits: usize) -> Result<u128, IdError> {
 pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     for bytes in bytes.chunks(16) {
         let mut digits = [0; 32];
-        for (pair, &byte) in digits.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&hex_digits(byte));
+        for (eight, four) in digits.chunks_exact_mut(8).zip(bytes.chunks(4)) {
+            let mut word = [0; 4];
+            word.iter_mut().zip(four).for_each(|(to, from)| *to = *from);
+            eight.copy_from_slice(&word_digits(u32::from_be_bytes(word)));
         }
         let digits = digits.get(..bytes.len().saturating_mul(2)).unwrap_or_default();
         out.push_str(str::from_utf8(digits).unwrap_or_default());
     }
+}
+
+/// How much further from its digit a letter is than a number: `a` - 10 - `0`.
+const LETTER: u64 = 0x27;
+
+/// A word of this byte alone.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// The eight digits of a word in lower-case hex, all at once: ids are random, and a processor that
+/// asks of each digit whether it is a letter guesses wrong as often as not.
+const fn word_digits(word: u32) -> [u8; 8] {
+    // A digit in each byte: none of what follows carries into the next.
+    let mut digits = word as u64;
+    digits = (digits << 16 | digits) & 0x0000_ffff_0000_ffff;
+    digits = (digits << 8 | digits) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits << 4 | digits) & each(0x0f);
+    let letters = digits.wrapping_add(each(6)) >> 4 & each(1);
+    digits.wrapping_add(each(b'0')).wrapping_add(letters.wrapping_mul(LETTER)).to_be_bytes()
+}
+
+/// The word that is written with these digits of lower-case hex; `None` if none is.
+fn hex_word(text: [u8; 8]) -> Option<u32> {
+    let written = u64::from_be_bytes(text);
+    let letters = written >> 6 & each(1);
+    let mut digits = (written & each(0x0f)).wrapping_add(letters.wrapping_mul(9));
+    digits &= each(0x0f);
+    digits = (digits | digits >> 4) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits >> 8) & 0x0000_ffff_0000_ffff;
+    let word = u32::try_from((digits | digits >> 16) & 0xffff_ffff).ok()?;
+    // Whatever else was there would be written otherwise.
+    (word_digits(word) == text).then_some(word)
 }
 
 /// The two digits of a byte in lower-case hex.
@@ -211,6 +248,26 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+
+    #[test]
+    fn eight_digits_are_one_word_whatever_else_stands_for_one() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                let mut text = *b"09af5c3e";
+                text[place] = byte;
+                let expected = match byte {
+                    b'0'..=b'9' | b'a'..=b'f' => {
+                        u32::from_str_radix(str::from_utf8(&text).unwrap(), 16).ok()
+                    }
+                    _ => None,
+                };
+                assert_eq!(hex_word(text), expected, "{byte} at {place}");
+            }
+        }
+        for word in [0, 1, 0x0123_4567, 0x89ab_cdef, 0xffff_ffff, 0x9a9a_a9a9] {
+            assert_eq!(word_digits(word), *format!("{word:08x}").as_bytes());
+        }
+    }
 
     #[test]
     fn hex_round_trip() {
