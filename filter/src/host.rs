@@ -347,7 +347,7 @@ fn answer_of(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Vec<u
         return Ok(Vec::new());
     }
     // SAFETY: the ABI hands over a block of `size` bytes that our allocation function has made with
-    // this capacity, and which nobody else will free.
+    // this capacity, by which the allocator knows its size again, and which nobody else will free.
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 

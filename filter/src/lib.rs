@@ -3,7 +3,7 @@
 
 #[expect(unsafe_code, reason = "the exports of the proxy-wasm ABI have names of its own")]
 mod exports;
-#[expect(unsafe_code, reason = "the imports of the proxy-wasm ABI; nothing else is unsafe")]
+#[expect(unsafe_code, reason = "the imports of the proxy-wasm ABI")]
 mod host;
 #[expect(unsafe_code, reason = "an allocator")]
 mod memory;

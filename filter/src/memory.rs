@@ -2,8 +2,8 @@
 //!
 //! A request takes some sixty blocks and gives most of them back at its end. Rust's allocator for
 //! wasm looks for a place for each, and joins neighbours when they go, which was a third of what
-//! the module does for a request. Small blocks stay with their size instead; linear memory cannot
-//! shrink in any case.
+//! the module does for a request. Some small blocks of each size stay here instead. Clients choose
+//! sizes, so all others go back, to serve any size.
 //!
 //! `tests/host/tests/memory.rs` tests this file natively.
 
@@ -17,11 +17,18 @@ const STEP: usize = 16;
 const SIZES: usize = 64;
 /// What all small blocks are aligned to.
 const ALIGN: usize = 8;
+/// Bytes that wait at most, of each size: 2 MiB in all.
+const MOST: usize = 32 << 10;
 
-/// Blocks that wait, by size; each holds the address of the next in its first bytes.
+/// Blocks that wait, by size.
 #[derive(Debug)]
-pub(crate) struct Blocks {
-    waiting: [Cell<*mut u8>; SIZES],
+pub(crate) struct Blocks([Waiting; SIZES]);
+
+/// Blocks of one size that wait; each holds the address of the next in its first bytes.
+#[derive(Debug)]
+struct Waiting {
+    first: Cell<*mut u8>,
+    bytes: Cell<usize>,
 }
 
 // SAFETY: a VM has one thread, and each worker has a VM of its own.
@@ -29,15 +36,15 @@ unsafe impl Sync for Blocks {}
 
 impl Blocks {
     pub(crate) const fn new() -> Self {
-        Self { waiting: [const { Cell::new(ptr::null_mut()) }; SIZES] }
+        Self([const { Waiting { first: Cell::new(ptr::null_mut()), bytes: Cell::new(0) } }; SIZES])
     }
 
     /// Where blocks for `layout` wait, and what all of them are like; `None` for what is not small.
-    fn size(&self, layout: Layout) -> Option<(&Cell<*mut u8>, Layout)> {
+    fn size(&self, layout: Layout) -> Option<(&Waiting, Layout)> {
         if layout.align() > ALIGN {
             return None;
         }
-        let waiting = self.waiting.get(layout.size().saturating_sub(1) / STEP)?;
+        let waiting = self.0.get(layout.size().saturating_sub(1) / STEP)?;
         let size = layout.size().checked_next_multiple_of(STEP)?;
         Some((waiting, Layout::from_size_align(size, ALIGN).ok()?))
     }
@@ -47,29 +54,32 @@ impl Blocks {
 // the size that its place says. What is not small goes to the system's allocator and back.
 unsafe impl GlobalAlloc for Blocks {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let (waiting, layout) = match self.size(layout) {
-            Some((waiting, whole)) => (Some(waiting), whole),
-            None => (None, layout),
+        let Some((waiting, whole)) = self.size(layout) else {
+            // SAFETY: the caller's promise.
+            return unsafe { System.alloc(layout) };
         };
-        match waiting.map(|waiting| (waiting, waiting.get())) {
-            Some((waiting, block)) if !block.is_null() => {
-                // SAFETY: a block that waits is ours, larger than a pointer, and aligned for one.
-                waiting.set(unsafe { block.cast::<*mut u8>().read() });
-                block
-            }
+        let block = waiting.first.get();
+        if block.is_null() {
             // SAFETY: the caller's promise; a size that is rounded up is not zero either.
-            _ => unsafe { System.alloc(layout) },
+            return unsafe { System.alloc(whole) };
         }
+        // SAFETY: a block that waits is ours, larger than a pointer, and aligned for one.
+        waiting.first.set(unsafe { block.cast::<*mut u8>().read() });
+        waiting.bytes.update(|bytes| bytes.saturating_sub(whole.size()));
+        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         match self.size(layout) {
-            Some((waiting, _)) => {
+            Some((waiting, whole)) if waiting.bytes.get() < MOST => {
                 // SAFETY: it was given out from here, larger than a pointer and aligned for one, and
                 // its owner has gone.
-                unsafe { block.cast::<*mut u8>().write(waiting.get()) };
-                waiting.set(block);
+                unsafe { block.cast::<*mut u8>().write(waiting.first.get()) };
+                waiting.first.set(block);
+                waiting.bytes.update(|bytes| bytes.saturating_add(whole.size()));
             }
+            // SAFETY: `alloc` has taken it from there with this layout.
+            Some((_, whole)) => unsafe { System.dealloc(block, whole) },
             // SAFETY: the caller's promise; `alloc` has taken it from there.
             None => unsafe { System.dealloc(block, layout) },
         }

@@ -478,6 +478,30 @@ fn memory_stays_flat() {
     assert_eq!((0..10).map(|_| round()).max(), warm);
 }
 
+/// What clients send has sizes of their choice: memory that was of one size serves the others.
+#[test]
+fn memory_stays_flat_whatever_sizes_there_are() {
+    let (mut host, root) = boot();
+    let mut round = |length: usize| {
+        let exchange = request().with_header("x-long", "v".repeat(length));
+        let streams: Vec<_> = (0..200)
+            .map(|_| {
+                let id = host.exchange(exchange.clone());
+                let stream = host.create_stream(root, id).unwrap();
+                host.request_headers(stream).unwrap();
+                stream
+            })
+            .collect();
+        streams.into_iter().for_each(|stream| host.finish(stream).unwrap());
+        assert_eq!(collect(&mut host, root).len(), 200);
+        host.memory()
+    };
+    let first = (0..2).map(|_| round(0)).max().unwrap();
+    let later = (0..50).map(|step| round(step * 16)).max().unwrap();
+    // So much may wait for requests of the same sizes.
+    assert!(later <= first + (2 << 20), "{first} -> {later}");
+}
+
 /// Envoy logs a request and is then done with it; the ABI's text has it the other way round; and
 /// of an upstream filter Envoy logs nothing. No request stays in memory, and each that is logged
 /// brings one span.

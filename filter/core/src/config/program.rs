@@ -1,6 +1,6 @@
 //! Regular expressions, compiled once. Lazy DFAs say whether and where there is a match; a
-//! simulation of the NFA says so where they give up, and where groups are. All are linear in the
-//! text.
+//! simulation of the NFA says so where they give up, and where groups are. Each search is linear in
+//! the text; to find all matches may take a search to its end for each.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -92,7 +92,8 @@ impl Program {
             }
         };
         let size = |nfa: &NFA| nfa.memory_usage().max(MIN_BYTES);
-        let bytes = back.as_ref().map_or(0, size).saturating_add(size(&nfa));
+        let bytes = size(&nfa).saturating_add(back.as_ref().map_or(0, size));
+        let bytes = bytes.saturating_add(threads_bytes(&nfa));
         let ahead = Lazy::new(&nfa, MatchKind::LeftmostFirst);
         let back = back.and_then(|nfa| Lazy::new(&nfa, MatchKind::All));
         let vm = PikeVM::new_from_nfa(nfa).map_err(|_| RegexError::TooLarge)?;
@@ -100,7 +101,7 @@ impl Program {
         Ok(Self(Rc::new(Compiled { bytes, ahead, back, vm, threads })))
     }
 
-    /// Bytes that it counts as.
+    /// Bytes that it counts as, with those that searches take.
     pub(super) fn bytes(&self) -> usize {
         self.0.bytes
     }
@@ -181,6 +182,12 @@ impl Lazy {
     }
 }
 
+/// What a simulation takes: where each group of each thread is, now and after the next byte.
+fn threads_bytes(nfa: &NFA) -> usize {
+    let slots = nfa.states().len().saturating_mul(nfa.group_info().slot_len());
+    slots.saturating_mul(2).saturating_mul(size_of::<usize>())
+}
+
 fn compile(config: thompson::Config, hir: &Hir) -> Result<NFA, RegexError> {
     let compiled = thompson::Compiler::new().configure(config).build_from_hir(hir);
     compiled.map_err(|_| RegexError::TooLarge)
@@ -222,6 +229,18 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+
+    #[test]
+    fn threads_that_remember_many_groups_count() {
+        let bytes = |pattern: &str| Program::new(pattern, Part::Any, Case::Exact).unwrap().bytes();
+        let groups = |count: usize, times: usize| format!("(?:a{}){{{times}}}", "()".repeat(count));
+        assert!(bytes(&groups(1_900, 2)) > 64 << 20);
+        assert!(bytes(&groups(20, 20)) < 1 << 20);
+        // What people write.
+        for pattern in [r"(\w+)@(\w+)\.example", r"(\d{3})-(\d{2})-(\d{4})", r"\b\w{8,16}\b"] {
+            assert!(bytes(pattern) < 4 << 20, "{pattern}");
+        }
+    }
 
     /// Patterns of all kinds: with groups, without; greedy and not; that can match nothing; that
     /// look around; whose automaton must give up (words beside letters that are not ASCII).

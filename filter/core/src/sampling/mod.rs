@@ -369,13 +369,13 @@ fn floored(
     }
 }
 
-/// What a parent has decided, where that counts.
 /// The one of `key`, in a list that is ordered by keys.
 fn of<K: Copy + Ord, T>(list: &mut [(K, T)], key: K) -> Option<&mut T> {
     let at = list.binary_search_by_key(&key, |(key, _)| *key).ok()?;
     list.get_mut(at).map(|(_, value)| value)
 }
 
+/// What a parent has decided, where that counts.
 const fn by_parent(policy: ParentPolicy, parent: Option<ParentDecision>) -> Option<Verdict> {
     match (policy, parent) {
         (ParentPolicy::Respect, Some(ParentDecision::Debug | ParentDecision::Sample)) => {
