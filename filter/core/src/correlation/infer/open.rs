@@ -100,10 +100,6 @@ impl Open {
     /// The odds of each call by the histories as they are, with what the other calls say.
     pub(super) fn weigh(&mut self) {
         let Self { histories, calls, .. } = self;
-        let said = |history: &History, calls: &[Maybe]| {
-            let made = calls.iter().enumerate().filter(|(i, _)| history.made & bit(*i) != 0);
-            made.map(|(_, maybe)| maybe.message).product::<f32>() * history.now
-        };
         let weights: Vec<(u32, f32)> =
             histories.iter().map(|history| (history.made, said(history, calls))).collect();
         let all: f32 = weights.iter().map(|(_, weight)| weight).sum();
@@ -121,12 +117,8 @@ impl Open {
 
     /// How likely each history is, by all that is known.
     pub(super) fn posterior(&self) -> Vec<f32> {
-        let said = self.histories.iter().map(|history| {
-            let calls = self.calls.iter().enumerate();
-            let made = calls.filter(|(i, _)| history.made & bit(*i) != 0);
-            made.map(|(_, maybe)| maybe.message).product::<f32>() * history.now
-        });
-        let said: Vec<f32> = said.collect();
+        let said: Vec<f32> =
+            self.histories.iter().map(|history| said(history, &self.calls)).collect();
         let all: f32 = said.iter().sum();
         said.into_iter().map(|weight| if all > 0.0 { weight / all } else { 0.0 }).collect()
     }
@@ -347,6 +339,12 @@ impl Open {
             history.open = moved(history.open);
         }
     }
+}
+
+/// The weight of a history, with what the calls say that it has made.
+fn said(history: &History, calls: &[Maybe]) -> f32 {
+    let made = calls.iter().enumerate().filter(|(i, _)| history.made & bit(*i) != 0);
+    made.map(|(_, maybe)| maybe.message).product::<f32>() * history.now
 }
 
 fn state(route: Route, history: &History) -> State {
