@@ -492,7 +492,7 @@ fn dispatch(
             answer
         }
     };
-    if let Some(call) = caller.data_mut().recorded.as_mut().and_then(|calls| calls.last_mut()) {
+    if let Some(call) = caller.data_mut().recording() {
         call.answer = answer;
     }
     if let Some(result) = results.first_mut() {

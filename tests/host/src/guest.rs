@@ -27,7 +27,7 @@ impl<'a, 'b> Guest<'a, 'b> {
 
     pub(crate) fn read(&mut self, at: u32, size: u32) -> Result<Vec<u8>, Status> {
         let bytes = self.peek(at, size)?;
-        if let Some(call) = self.state().recorded.as_mut().and_then(|calls| calls.last_mut()) {
+        if let Some(call) = self.state().recording() {
             call.read.push(bytes.clone());
         }
         Ok(bytes)
@@ -65,7 +65,7 @@ impl<'a, 'b> Guest<'a, 'b> {
     /// for nothing: no bytes are a null pointer and the size zero.
     pub(crate) fn give(&mut self, bytes: &[u8], at: u32, size_at: u32) -> Result<(), Status> {
         let size = u32::try_from(bytes.len()).map_err(|_| Status::InternalFailure)?;
-        if let Some(call) = self.state().recorded.as_mut().and_then(|calls| calls.last_mut()) {
+        if let Some(call) = self.state().recording() {
             call.given.push(bytes.len());
         }
         let mut start = 0;

@@ -329,6 +329,11 @@ pub fn path(segments: &[&str]) -> Vec<u8> {
 }
 
 impl State {
+    /// The hostcall that is being made, if it is recorded.
+    pub(crate) fn recording(&mut self) -> Option<&mut Hostcall> {
+        self.recorded.as_mut()?.last_mut()
+    }
+
     /// The exchange that an id names.
     #[must_use]
     pub fn exchange(&self, id: ExchangeId) -> &Exchange {
