@@ -238,7 +238,7 @@ pub fn others(module: &Path) -> [Mode; 3] {
     [
         other(names::OFF, 0, off.clone()),
         other(names::ALL, 1, off),
-        other(names::CORRELATION, 0, json!({"headers": ["x-request-id"]})),
+        other(names::CORRELATION, 0, joined()),
     ]
 }
 
