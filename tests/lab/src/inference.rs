@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::client::{Client, Version};
-use crate::collector::Collector;
+use crate::collector::{Collector, Span};
 use crate::config::{COLLECTOR, Direction, bootstrap, cluster, listener, meshweft, node, route};
 use crate::envoy::Envoy;
 
@@ -107,6 +108,25 @@ struct Seen {
     oldest: f64,
 }
 
+impl Seen {
+    /// What is written down of a request or a call.
+    fn line(&self, span: &Span, since: u64) -> String {
+        let (truth, what) = if span.kind == "SERVER" {
+            let own = self.requests.iter().find(|(_, trace)| **trace == span.trace_id);
+            (own.map(|(truth, _)| &**truth), "in")
+        } else {
+            let own = self.calls.iter().find(|(.., id)| *id == span.span_id);
+            let mut path = ANSWERS.iter().map(|(path, _)| *path);
+            let url = span.attributes.get("url.full").map_or("", |url| url);
+            let path = path.find(|path| url.ends_with(path)).unwrap_or("?");
+            (own.map(|(truth, ..)| &**truth), path)
+        };
+        let request = truth.and_then(|truth| truth.strip_prefix('r')).unwrap_or("-");
+        let (began, took) = ((span.start - since) / 1000, (span.end - span.start) / 1000);
+        format!("{began} {took} {request} {what}\n")
+    }
+}
+
 #[derive(Debug)]
 struct App {
     behaviour: Behaviour,
@@ -128,6 +148,8 @@ pub struct Bench {
     client: Client,
     servers: Vec<JoinHandle<()>>,
     sent: usize,
+    /// What Envoy saw, and when the first of it was.
+    recorded: Option<(Option<u64>, String)>,
 }
 
 impl Drop for Bench {
@@ -174,7 +196,15 @@ impl Bench {
         let envoy = Envoy::start(&bootstrap(node("lab"), listeners, clusters), 2).await;
         *lock(&app.outbound) = Some(envoy.listener("outbound"));
         let client = Client::new(Version::H1);
-        Self { envoy, collector, app, client, servers: vec![serving, answering], sent: 0 }
+        Self {
+            envoy,
+            collector,
+            app,
+            client,
+            servers: vec![serving, answering],
+            sent: 0,
+            recorded: None,
+        }
     }
 
     /// Requests one at a time, from which delays can be learned.
@@ -183,7 +213,24 @@ impl Bench {
             self.send().await;
             sleep(Duration::from_millis(2)).await;
         }
+        if self.recorded.is_some() {
+            self.score(0.0, requests, 0.0).await;
+        }
         self.reset();
+    }
+
+    /// From now on what Envoy sees is written down.
+    pub fn record(&mut self) {
+        self.recorded = Some((None, String::new()));
+    }
+
+    /// What was written down since [`record`](Self::record). A line `in flight N` begins each load,
+    /// 0 being requests one at a time. Each other line is a request or a call: when it began and
+    /// how long it took, in microseconds; the request, or which one made the call, `-` being none;
+    /// and `in`, or the path of the call.
+    #[must_use]
+    pub fn recorded(&self) -> &str {
+        self.recorded.as_ref().map_or("", |(_, recorded)| recorded)
     }
 
     /// `requests` at random times, about `load` of them open at once.
@@ -213,7 +260,7 @@ impl Bench {
             background.abort();
         }
         let cpu = self.cpu() - cpu;
-        self.score(requests, cpu).await
+        self.score(load, requests, cpu).await
     }
 
     /// `requests` one after the other, counted.
@@ -225,15 +272,22 @@ impl Bench {
             sleep(Duration::from_millis(20)).await;
         }
         let cpu = self.cpu() - cpu;
-        self.score(requests, cpu).await
+        self.score(0.0, requests, cpu).await
     }
 
-    async fn score(&self, requests: usize, cpu: f64) -> Score {
+    async fn score(&mut self, load: f64, requests: usize, cpu: f64) -> Score {
         let calls = lock(&self.app.seen).calls.len();
         let spans = self
             .collector
             .wait_until(Duration::from_secs(20), |spans| spans.len() >= requests + calls)
             .await;
+        if let Some((since, recorded)) = &mut self.recorded {
+            let _ = writeln!(recorded, "in flight {load}");
+            let first = spans.iter().map(|span| span.start).min().unwrap_or_default();
+            let since = *since.get_or_insert(first);
+            let seen = lock(&self.app.seen);
+            recorded.extend(spans.iter().map(|span| seen.line(span, since)));
+        }
         let links: BTreeMap<&str, &[(String, String)]> =
             spans.iter().map(|span| (&*span.span_id, &*span.links)).collect();
         let servers = spans.iter().filter(|span| span.kind == "SERVER");

@@ -49,12 +49,21 @@ async fn main() {
                 continue;
             }
             let mut bench = Bench::start(behaviour, correlation, SEED).await;
+            let record = std::env::var("RECORD").ok();
+            if record.is_some() {
+                bench.record();
+            }
             bench.quiet(if *mode == "best" { QUIET } else { 10 }).await;
             for load in [1_u32, 2, 4, 8, 16, 32, 64] {
                 if usize::try_from(load).is_ok_and(|load| load > most) {
                     continue;
                 }
                 row(behaviour, mode, load, &bench.load(f64::from(load), requests).await);
+            }
+            if let Some(folder) = record {
+                let file = format!("{folder}/{}-{mode}.txt", behaviour.name().replace(' ', "-"));
+                std::fs::write(&file, bench.recorded())
+                    .unwrap_or_else(|error| panic!("{file}: {error}"));
             }
         }
     }

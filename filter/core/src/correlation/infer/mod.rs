@@ -6,6 +6,7 @@
 //! of delays stands in another; each worker adds what it has learned at its ticks, and takes over
 //! what others have.
 
+mod joint;
 mod model;
 mod open;
 mod order;

@@ -11,8 +11,8 @@ use super::table::{Call, place};
 pub(super) const MAX_HISTORIES: usize = 12;
 /// Calls that one request may have made, at most.
 pub(super) const MAX_CALLS: usize = 24;
-/// Odds beyond this are certainty.
-pub(super) const CERTAIN: f32 = 1e4;
+/// A history that is so much less likely than the likeliest is not followed.
+const IMPOSSIBLE: f32 = 1e-5;
 /// A history is learned from if it is at least so likely.
 const LEARNED: f32 = 0.05;
 
@@ -40,43 +40,32 @@ pub(super) struct Open {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct History {
     pub(super) last: Last,
-    /// The call that was last made or answered; 0: none.
-    pub(super) of: u32,
     /// When the state was entered, in microseconds.
     pub(super) since: u64,
     /// Which of the request's calls it has made, as a set of their positions.
     pub(super) made: u32,
     /// Which of those are not answered.
     pub(super) open: u32,
-    /// How likely it was when the state was entered.
+    /// How likely it was by itself when the state was entered.
     pub(super) weight: f32,
-    /// The same now, with what the calls say; meaningful during one event.
+    /// The same now; meaningful during one event.
     pub(super) now: f32,
-    /// How well it fits that another request made the call of this event.
-    pub(super) fits: f32,
+    /// How likely it is by all that is known; meaningful during one event.
+    pub(super) likely: f32,
 }
 
 /// The rates at which a request makes a call.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     pub(super) rate: f32,
-    /// How likely each history is, and the rate if it is true.
-    likely: Vec<f32>,
+    /// The rate if a history is true.
     rates: Vec<f32>,
-    /// The part of the rate that depends on an earlier call.
-    pub(super) through: Vec<(u32, f32)>,
 }
 
 /// A call that a request may have made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Maybe {
     pub(super) call: u32,
-    /// The odds that this request made it, by its own histories.
-    pub(super) odds: f32,
-    /// What the call says to them.
-    pub(super) message: f32,
-    /// What it said first.
-    pub(super) first: f32,
     /// How sure of it an answer was that named this request; 0: none was.
     pub(super) claimed: f32,
 }
@@ -87,79 +76,41 @@ impl Open {
         needs == 0 || self.may & needs != 0
     }
 
-    /// What the weights have become by waiting until `now`, without what the calls say.
+    /// What the weights have become by waiting until `now`.
     pub(super) fn survive(&mut self, model: &Model, now: u64) {
         let route = self.route;
         for history in &mut self.histories {
-            let state = state(route, history);
-            let at = model.at(state, now.saturating_sub(history.since));
+            let at = model.at(state(route, history), now.saturating_sub(history.since));
             history.now = history.weight * at.survival();
         }
     }
 
-    /// The odds of each call by the histories as they are, with what the other calls say.
-    pub(super) fn weigh(&mut self) {
-        let Self { histories, calls, .. } = self;
-        let weights: Vec<(u32, f32)> =
-            histories.iter().map(|history| (history.made, said(history, calls))).collect();
-        let all: f32 = weights.iter().map(|(_, weight)| weight).sum();
-        for (index, maybe) in calls.iter_mut().enumerate() {
-            let with: f32 = weights
-                .iter()
-                .filter(|(made, _)| made & bit(index) != 0)
-                .map(|(_, weight)| weight)
-                .sum();
-            let without = (all - with).max(all * 1e-6);
-            let odds = if without > 0.0 { with / without } else { 0.0 };
-            maybe.odds = (odds / maybe.message).clamp(0.0, CERTAIN);
-        }
+    /// How likely it has made the call at this position.
+    pub(super) fn has_made(&self, position: usize) -> f32 {
+        let made = self.histories.iter().filter(|history| history.made & bit(position) != 0);
+        made.map(|history| history.likely).sum()
     }
 
-    /// How likely each history is, by all that is known.
-    pub(super) fn posterior(&self) -> Vec<f32> {
-        let said: Vec<f32> =
-            self.histories.iter().map(|history| said(history, &self.calls)).collect();
-        let all: f32 = said.iter().sum();
-        said.into_iter().map(|weight| if all > 0.0 { weight / all } else { 0.0 }).collect()
+    /// Forgets histories that are hardly possible.
+    pub(super) fn rule_out(&mut self) {
+        let most = self.histories.iter().fold(0.0, |most: f32, history| most.max(history.likely));
+        let least = most * IMPOSSIBLE;
+        if self.histories.iter().any(|history| history.likely < least) {
+            self.histories.retain(|history| history.likely >= least);
+            self.drop_unmade();
+        }
     }
 
     /// The rates at which its histories make such a call.
     pub(super) fn shares(&self, model: &Model, callee: Callee, now: u64) -> Shares {
-        let mut shares = Shares { likely: self.posterior(), ..Shares::default() };
-        for (history, likely) in self.histories.iter().zip(&shares.likely) {
+        let mut shares = Shares::default();
+        for history in &self.histories {
             let at = model.at(state(self.route, history), now.saturating_sub(history.since));
             let rate = at.rate(Exit::Call(callee));
             shares.rates.push(rate);
-            shares.rate += likely * rate;
-        }
-        for (index, maybe) in self.calls.iter().enumerate() {
-            let made = self.histories.iter().zip(shares.likely.iter().zip(&shares.rates));
-            let made = made.filter(|(history, _)| history.made & bit(index) != 0);
-            shares.through.push((maybe.call, made.map(|(_, (likely, rate))| likely * rate).sum()));
+            shares.rate += history.likely * rate;
         }
         shares
-    }
-
-    /// If another request made the call after one that this one may have made, then this one did
-    /// not make that.
-    pub(super) fn did_not_make(&mut self, shares: &Shares, through: &[(u32, f32)], sum: f32) {
-        let others = sum - shares.rate;
-        if others <= sum * 1e-6 {
-            return;
-        }
-        let mut all = 0.0;
-        for (history, likely) in self.histories.iter_mut().zip(&shares.likely) {
-            let of = |rates: &[(u32, f32)]| {
-                rates.iter().find(|(call, _)| *call == history.of).map_or(0.0, |(_, rate)| *rate)
-            };
-            let excluded = of(through) - of(&shares.through);
-            let fits = ((others - excluded) / others).clamp(1e-4, 1.0);
-            history.fits = fits;
-            all += likely * fits;
-        }
-        if all > 0.0 {
-            self.histories.iter_mut().for_each(|history| history.fits /= all);
-        }
     }
 
     /// Each history goes on in two ways: with the call and without it.
@@ -174,24 +125,21 @@ impl Open {
         if self.calls.len() >= MAX_CALLS {
             return;
         }
-        let odds = shares.rate * scale;
-        let first = 1.0 / (1.0 - odds).max(0.001);
-        let bit = self.push(Maybe { call, odds, message: first, first, claimed: 0.0 });
+        let by_others = (1.0 - shares.rate * scale).max(0.0);
+        let bit = self.push(Maybe { call, claimed: 0.0 });
         let mut with = Vec::with_capacity(self.histories.len());
         for (history, rate) in self.histories.iter_mut().zip(&shares.rates) {
             let weight = history.now * rate * scale;
             with.push(History {
                 last: Last::Called(callee),
-                of: call,
                 since: now,
                 made: history.made | bit,
                 open: history.open | bit,
                 weight,
                 now: weight,
-                fits: 1.0,
+                likely: history.likely * rate * scale,
             });
-            history.weight *= history.fits;
-            history.now *= history.fits;
+            history.likely *= by_others;
         }
         self.histories.extend(with);
         self.prune();
@@ -202,10 +150,9 @@ impl Open {
         if self.calls.len() >= MAX_CALLS {
             return false;
         }
-        let bit = self.push(Maybe { call, odds: CERTAIN, message: 1.0, first: 1.0, claimed: 0.0 });
+        let bit = self.push(Maybe { call, claimed: 0.0 });
         for history in &mut self.histories {
             history.last = Last::Called(callee);
-            history.of = call;
             history.since = now;
             history.made |= bit;
             history.open |= bit;
@@ -222,35 +169,28 @@ impl Open {
             let at = model.at(state(route, history), now.saturating_sub(history.since));
             history.weight *= at.survival();
             history.last = Last::Answered(callee);
-            history.of = call;
             history.since = now;
             history.open &= !bit;
         }
     }
 
-    /// Weighs the histories by their ends; gives how likely each call was this request's.
-    pub(super) fn end(&mut self, model: &Model, now: u64) -> Vec<f32> {
+    /// Weighs the histories by their ends.
+    pub(super) fn end(&mut self, model: &Model, now: u64) {
         let route = self.route;
         for history in &mut self.histories {
             let at = model.at(state(route, history), now.saturating_sub(history.since));
             history.now *= at.rate(Exit::End);
         }
-        let largest = self.histories.iter().fold(0.0, |most: f32, history| most.max(history.now));
-        if largest > 0.0 {
-            self.histories.iter_mut().for_each(|history| history.now /= largest);
+        let most = self.histories.iter().fold(0.0, |most: f32, history| most.max(history.now));
+        if most > 0.0 {
+            self.histories.iter_mut().for_each(|history| history.now /= most);
         }
-        self.weigh();
-        let posterior = self.posterior();
-        let likely = |index: usize| {
-            let made = self.histories.iter().zip(&posterior);
-            made.filter(|(history, _)| history.made & bit(index) != 0).map(|(_, p)| p).sum()
-        };
-        (0..self.calls.len()).map(likely).collect()
     }
 
     /// Learns from the histories that are likely at the end.
     pub(super) fn learn(&self, calls: &[Call], now: u64, lessons: &mut Vec<Lesson>) {
-        for (history, likely) in self.histories.iter().zip(self.posterior()) {
+        for history in &self.histories {
+            let likely = history.likely;
             if likely < LEARNED {
                 continue;
             }
@@ -296,17 +236,17 @@ impl Open {
 
     /// Keeps the most likely histories, with weights around 1.
     fn prune(&mut self) {
-        let said = self.posterior();
-        let mut order: Vec<(f32, History)> = Vec::with_capacity(self.histories.len());
-        for (likely, history) in said.into_iter().zip(&self.histories) {
-            let place = order.partition_point(|(other, _)| other.total_cmp(&likely).is_ge());
-            order.insert(place, (likely, *history));
+        let mut order: Vec<History> = Vec::with_capacity(self.histories.len());
+        for history in &self.histories {
+            let likely = |other: &History| other.likely >= history.likely;
+            let place = order.partition_point(likely);
+            order.insert(place, *history);
         }
         order.truncate(MAX_HISTORIES);
-        let most = order.iter().fold(0.0, |most: f32, (_, history)| most.max(history.weight));
+        let most = order.iter().fold(0.0, |most: f32, history| most.max(history.weight));
         let scale = if most > 0.0 { 1.0 / most } else { 1.0 };
         self.histories.clear();
-        self.histories.extend(order.into_iter().map(|(_, history)| History {
+        self.histories.extend(order.into_iter().map(|history| History {
             weight: history.weight * scale,
             now: history.now * scale,
             ..history
@@ -341,12 +281,6 @@ impl Open {
     }
 }
 
-/// The weight of a history, with what the calls say that it has made.
-fn said(history: &History, calls: &[Maybe]) -> f32 {
-    let made = calls.iter().enumerate().filter(|(i, _)| history.made & bit(*i) != 0);
-    made.map(|(_, maybe)| maybe.message).product::<f32>() * history.now
-}
-
 fn state(route: Route, history: &History) -> State {
     State {
         route,
@@ -357,7 +291,7 @@ fn state(route: Route, history: &History) -> State {
 }
 
 /// The set of one position.
-fn bit(position: usize) -> u32 {
+pub(super) fn bit(position: usize) -> u32 {
     u32::try_from(position).ok().and_then(|position| 1_u32.checked_shl(position)).unwrap_or(0)
 }
 

@@ -5,7 +5,8 @@
 //! have (belief propagation).
 
 use super::model::{Callee, Lesson, Model, Route};
-use super::open::{CERTAIN, History, Open, Shares};
+use super::joint::{self, Way};
+use super::open::{History, Open, Shares, bit};
 use super::order::Order;
 use super::trust::Trust;
 
@@ -19,13 +20,10 @@ const SILENCE: u64 = 10_000_000;
 pub(super) const MAX_FOLLOWED: usize = 1024;
 /// A request that made a call with less than this chance did not make it.
 const NEGLIGIBLE: f32 = 0.001;
-/// How much of what a call says later is heard, in the exponent: requests that tell each other in
-/// a circle what they know become surer than they may be.
-const HEARD: f32 = 0.2;
-/// The most that a call may say.
-const MOST_SAID: f32 = 1000.0;
-/// Rounds of messages after an event.
-const ROUNDS: usize = 2;
+/// Requests that have ended and that are followed all the same, at most.
+pub(super) const MAX_ENDED: usize = 64;
+/// Odds beyond this are certainty.
+const CERTAIN: f32 = 1e4;
 /// A history that is at least so likely is clear.
 const CLEAR: f32 = 0.9;
 
@@ -60,8 +58,10 @@ pub(super) struct Call {
     pub(super) answered: u64,
     /// The odds that nobody made it.
     pub(super) nobody: f32,
-    /// The odds that a request made it which has ended since.
+    /// The odds that a request made it which is not followed any more.
     pub(super) gone: f32,
+    /// How likely nobody made it by all that is known; meaningful during one event.
+    pub(super) nobodys: f32,
     /// The request that made it if all goes in order.
     pub(super) in_order: u32,
 }
@@ -99,6 +99,8 @@ pub(super) struct Late {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Table {
     pub(super) requests: Vec<Open>,
+    /// Requests that have ended and may have made calls that open ones may have made as well.
+    pub(super) ended: Vec<Open>,
     pub(super) calls: Vec<Call>,
     pub(super) next: u32,
     /// Requests that are open and not followed, since there were too many.
@@ -194,18 +196,10 @@ impl Table {
         }
         let sum = background + shares.iter().map(|shares| shares.rate).sum::<f32>();
         let scale = if sum > 0.0 { 1.0 / sum } else { 0.0 };
-        let mut through: Vec<(u32, f32)> = Vec::new();
-        for (call, rate) in shares.iter().flat_map(|shares| &shares.through) {
-            match through.iter_mut().find(|(known, _)| known == call) {
-                Some((_, sum)) => *sum += rate,
-                None => through.push((*call, *rate)),
-            }
-        }
         // The most likely first, by insertion: sorting takes much code.
         let mut candidates: Vec<Candidate> = Vec::new();
         for (open, shares) in self.requests.iter_mut().zip(&shares) {
             let confidence = shares.rate * scale;
-            open.did_not_make(shares, &through, sum);
             if !confidence.is_finite() || confidence < NEGLIGIBLE {
                 continue;
             }
@@ -223,8 +217,8 @@ impl Table {
             self.trust.background.learn(callee, 1.0, now);
         } else {
             let about = if attached.is_none() { about } else { Vec::new() };
-            let (at, answered, gone) = (now, 0, 0.0);
-            self.add(Call { id, about, callee, at, answered, nobody, gone, in_order });
+            let (at, answered, gone, nobodys) = (now, 0, 0.0, nobody);
+            self.add(Call { id, about, callee, at, answered, nobody, gone, nobodys, in_order });
         }
         Answer { call: id, candidates, attached }
     }
@@ -258,20 +252,24 @@ impl Table {
             }
             return Vec::new();
         };
-        self.settle(model, now);
+        for open in &mut self.requests {
+            open.survive(model, now);
+        }
+        if let Some(open) = self.requests.get_mut(position) {
+            open.end(model, now);
+        }
+        self.weigh();
         let mut open = self.requests.remove(position);
         if self.trust.order.end(&open, model) {
             for open in &mut self.requests {
-                let weights = open.posterior();
                 let likely =
-                    open.histories.iter().zip(weights).max_by(|(_, a), (_, b)| a.total_cmp(b));
-                if let Some((history, _)) = likely {
-                    open.order.resume(history);
+                    open.histories.iter().max_by(|a, b| a.likely.total_cmp(&b.likely)).copied();
+                if let Some(history) = likely {
+                    open.order.resume(&history);
                 }
             }
         }
-        let likely = open.end(model, now);
-        let sure = open.posterior().into_iter().fold(0.0, f32::max);
+        let sure = open.histories.iter().fold(0.0, |most: f32, history| most.max(history.likely));
         if self.trust.learns(sure) || open.alone {
             open.learn(&self.calls, now, lessons);
             for lesson in lessons.iter().filter(|lesson| lesson.weight >= CLEAR) {
@@ -281,18 +279,23 @@ impl Table {
             }
         }
         let mut late = Vec::new();
-        for (maybe, confidence) in open.calls.iter().zip(likely) {
+        for (index, maybe) in open.calls.iter().enumerate() {
+            let confidence = open.has_made(index);
             if maybe.claimed > 0.0 {
                 self.trust.observe(maybe.claimed, confidence);
             }
             let place = place(&self.calls, maybe.call).and_then(|place| self.calls.get_mut(place));
             if let Some(call) = place {
-                call.gone = (call.gone + maybe.odds).min(CERTAIN);
                 if !call.about.is_empty() && confidence > 0.5 {
                     late.push(Late { about: call.about.clone(), confidence });
                 }
             }
         }
+        for history in &mut open.histories {
+            history.weight = history.now;
+        }
+        open.about = Vec::new();
+        self.ended.push(open);
         self.forget(now);
         late
     }
@@ -324,8 +327,9 @@ impl Table {
         if !open.made(id, callee, now) {
             return;
         }
-        let (about, at, answered, nobody, gone) = (Vec::new(), now, 0, 0.0, 0.0);
-        self.add(Call { id, about, callee, at, answered, nobody, gone, in_order });
+        let (about, at, answered) = (Vec::new(), now, 0);
+        let (nobody, gone, nobodys) = (0.0, 0.0, 0.0);
+        self.add(Call { id, about, callee, at, answered, nobody, gone, nobodys, in_order });
     }
 
     /// One call more; beyond the bound it is forgotten at once.
@@ -345,40 +349,101 @@ impl Table {
         self.requests.iter().find(|open| open.id == request).map(|open| &*open.about)
     }
 
-    /// Lets calls and requests tell each other what they know, as of `now`.
+    /// How likely each history is, as of `now`.
     fn settle(&mut self, model: &Model, now: u64) {
         for open in &mut self.requests {
             open.survive(model, now);
         }
-        for _ in 0..ROUNDS {
-            for open in &mut self.requests {
-                open.weigh();
-            }
-            let mut sums: Vec<f32> = self.calls.iter().map(|c| c.nobody + c.gone).collect();
-            for maybe in self.requests.iter().flat_map(|open| &open.calls) {
-                let sum = place(&self.calls, maybe.call).and_then(|place| sums.get_mut(place));
-                if let Some(sum) = sum {
-                    *sum += maybe.odds;
-                }
-            }
-            for maybe in self.requests.iter_mut().flat_map(|open| &mut open.calls) {
-                let sum = place(&self.calls, maybe.call).and_then(|place| sums.get(place));
-                if let Some(sum) = sum {
-                    let message = 1.0 / (sum - maybe.odds).clamp(1.0 / MOST_SAID, MOST_SAID);
-                    maybe.message = message.powf(HEARD) * maybe.first.powf(1.0 - HEARD);
-                }
+        self.weigh();
+    }
+
+    /// How likely each history is by its weight, and by that each call was made by one or by nobody.
+    fn weigh(&mut self) {
+        let mut doubtful = Doubtful::new(self.calls.len());
+        let Self { requests, ended, calls, .. } = self;
+        for ended in ended.iter_mut() {
+            ended.histories.iter_mut().for_each(|history| history.now = history.weight);
+        }
+        for open in ended.iter().chain(requests.iter()) {
+            doubtful.add(open, calls);
+        }
+        let places = doubtful.places();
+        let ways: Vec<Vec<Way>> = ended
+            .iter()
+            .chain(requests.iter())
+            .map(|open| {
+                let at = open.calls.iter().map(|maybe| {
+                    let place = place(calls, maybe.call).and_then(|place| places.get(place));
+                    place.copied().unwrap_or_default()
+                });
+                let at: Vec<u128> = at.collect();
+                let made = |history: &History| {
+                    at.iter()
+                        .enumerate()
+                        .filter(|(i, _)| history.made & bit(*i) != 0)
+                        .fold(0, |all, (_, at)| all | at)
+                };
+                open.histories.iter().map(|h| Way { made: made(h), weight: h.now }).collect()
+            })
+            .collect();
+        let mut nobody = Vec::new();
+        for (call, place) in calls.iter().zip(&places) {
+            if *place != 0 {
+                nobody.push(call.nobody + call.gone);
             }
         }
-        for open in &mut self.requests {
-            open.weigh();
+        let likely = joint::likely(&ways, &nobody);
+        for call in calls.iter_mut() {
+            call.nobodys = 1.0;
+        }
+        for (open, likely) in ended.iter_mut().chain(requests).zip(likely) {
+            for (history, likely) in open.histories.iter_mut().zip(likely) {
+                history.likely = likely;
+            }
+            for (index, maybe) in open.calls.iter().enumerate() {
+                let place = place(calls, maybe.call).and_then(|place| calls.get_mut(place));
+                if let Some(call) = place {
+                    call.nobodys = (call.nobodys - open.has_made(index)).max(0.0);
+                }
+            }
+            open.rule_out();
+        }
+        for call in calls.iter_mut() {
+            let all = call.nobody + call.gone;
+            call.nobodys *= if all > 0.0 { call.nobody / all } else { 0.0 };
         }
     }
 
-    /// Calls that no open request may have made any more are settled. One that is not answered is
+    /// Requests that have ended are followed as long as they may have made a call that an open one
+    /// may have made as well.
+    fn leave(&mut self) {
+        let Self { requests, ended, calls, .. } = self;
+        let mut surplus = ended.len().saturating_sub(MAX_ENDED);
+        ended.retain(|ended| {
+            let open = |maybe: &super::open::Maybe| {
+                requests.iter().flat_map(|o| &o.calls).any(|other| other.call == maybe.call)
+            };
+            let kept = surplus == 0 && ended.calls.iter().any(open);
+            if !kept {
+                surplus = surplus.saturating_sub(1);
+                for (index, maybe) in ended.calls.iter().enumerate() {
+                    let likely = ended.has_made(index);
+                    let place = place(calls, maybe.call).and_then(|place| calls.get_mut(place));
+                    if let Some(call) = place {
+                        call.gone = (call.gone + likely / (1.0 - likely).max(1e-6)).min(CERTAIN);
+                    }
+                }
+            }
+            kept
+        });
+    }
+
+    /// Calls that no request may have made any more are settled. One that is not answered is
     /// kept for the request that made it if all goes in order.
     fn forget(&mut self, now: u64) {
+        self.leave();
         let mut kept = vec![false; self.calls.len()];
-        for maybe in self.requests.iter().flat_map(|open| &open.calls) {
+        for maybe in self.requests.iter().chain(&self.ended).flat_map(|open| &open.calls) {
             let place = place(&self.calls, maybe.call).and_then(|place| kept.get_mut(place));
             if let Some(kept) = place {
                 *kept = true;
@@ -392,11 +457,47 @@ impl Table {
         self.calls.retain(|call| {
             let kept = kept.next().unwrap_or(false);
             if !kept {
-                let all = call.nobody + call.gone;
-                background.learn(call.callee, if all > 0.0 { call.nobody / all } else { 0.0 }, now);
+                background.learn(call.callee, call.nobodys, now);
             }
             kept
         });
+    }
+}
+
+/// Which calls may have been made by several, or by one or nobody.
+struct Doubtful {
+    /// Of each call: how many may have made it, and whether one has for sure.
+    calls: Vec<(u32, bool)>,
+}
+
+impl Doubtful {
+    fn new(calls: usize) -> Self {
+        Self { calls: vec![(0, false); calls] }
+    }
+
+    fn add(&mut self, open: &Open, calls: &[Call]) {
+        let always = open.histories.iter().fold(u32::MAX, |always, history| always & history.made);
+        for (index, maybe) in open.calls.iter().enumerate() {
+            let at = place(calls, maybe.call).and_then(|place| self.calls.get_mut(place));
+            if let Some((many, sure)) = at {
+                *many = many.saturating_add(1);
+                *sure |= always & bit(index) != 0;
+            }
+        }
+    }
+
+    /// Each as a set of one, as far as there is room; a call that is not doubtful as none.
+    fn places(&self) -> Vec<u128> {
+        let mut next = 0;
+        let place = |(many, sure): &(u32, bool)| {
+            if *many == 0 || *many == 1 && *sure {
+                return 0;
+            }
+            let place = 1_u128.checked_shl(next).unwrap_or(0);
+            next = next.saturating_add(1);
+            place
+        };
+        self.calls.iter().map(place).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use super::model::{
 };
 use super::open::{History, MAX_CALLS, MAX_HISTORIES, Maybe, Open};
 use super::order::{Contradictions, Order};
-use super::table::{Call, MAX_FOLLOWED, MAX_OPEN, MAX_WORKERS, Table};
+use super::table::{Call, MAX_ENDED, MAX_FOLLOWED, MAX_OPEN, MAX_WORKERS, Table};
 use super::trust::{Background, CLASSES, Calls, Class, MAX_CALLEES, Pool, Trust};
 
 /// What every value begins with: ours, and how it is written.
@@ -146,6 +146,8 @@ impl Table {
         self.calls.iter().for_each(|call| call.write(&mut to));
         to.count(self.requests.len());
         self.requests.iter().for_each(|open| open.write(&mut to));
+        to.count(self.ended.len());
+        self.ended.iter().for_each(|ended| ended.write(&mut to));
         to.0
     }
 
@@ -162,6 +164,7 @@ impl Table {
             workers: from.list(MAX_WORKERS, |from| Some((from.u32()?, from.u64()?)))?,
             calls: from.list(MAX_FOLLOWED, Call::read)?,
             requests: from.list(MAX_OPEN, Open::read)?,
+            ended: from.list(MAX_ENDED, Open::read)?,
         };
         from.0.is_empty().then_some(table)
     }
@@ -183,18 +186,17 @@ impl Open {
         to.u32(open);
         to.u32(u32::from(tested));
         to.count(self.histories.len());
-        for History { last, of, since, made, open, weight, .. } in &self.histories {
+        for History { last, since, made, open, weight, .. } in &self.histories {
             to.last(*last);
-            to.u32(*of);
             to.u64(*since);
             to.u32(*made);
             to.u32(*open);
             to.f32(*weight);
         }
         to.count(self.calls.len());
-        for Maybe { call, odds, message, first, claimed } in &self.calls {
+        for Maybe { call, claimed } in &self.calls {
             to.u32(*call);
-            [odds, message, first, claimed].into_iter().for_each(|value| to.f32(*value));
+            to.f32(*claimed);
         }
     }
 
@@ -217,7 +219,6 @@ impl Open {
             histories: from.list(MAX_HISTORIES, |from| {
                 Some(History {
                     last: from.last()?,
-                    of: from.u32()?,
                     since: from.u64()?,
                     made: from.u32()?,
                     open: from.u32()?,
@@ -226,13 +227,7 @@ impl Open {
                 })
             })?,
             calls: from.list(MAX_CALLS, |from| {
-                Some(Maybe {
-                    call: from.u32()?,
-                    odds: from.f32()?,
-                    message: from.f32()?,
-                    first: from.f32()?,
-                    claimed: from.f32()?,
-                })
+                Some(Maybe { call: from.u32()?, claimed: from.f32()? })
             })?,
         })
     }
@@ -259,6 +254,7 @@ impl Call {
             answered: from.u64()?,
             nobody: from.f32()?,
             gone: from.f32()?,
+            nobodys: 0.0,
             in_order: from.u32()?,
         })
     }
@@ -387,7 +383,7 @@ mod tests {
     /// As it is after it was written: what means something during an event only is gone.
     fn at_rest(mut table: Table) -> Table {
         for history in table.requests.iter_mut().flat_map(|open| &mut open.histories) {
-            (history.now, history.fits) = (0.0, 0.0);
+            (history.now, history.likely) = (0.0, 0.0);
         }
         table
     }
