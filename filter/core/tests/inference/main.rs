@@ -9,11 +9,12 @@
     reason = "a test, and a table"
 )]
 
+mod recorded;
 mod workload;
 
 use std::collections::HashMap;
 
-use meshweft_core::correlation::infer::{Callee, Guess, Inference, Method, Route};
+use meshweft_core::correlation::infer::{Call, Callee, Guess, Inference, Method, Request, Route};
 use meshweft_core::model::{Local, MonoNanos};
 use workload::{Run, Seen, workload};
 
@@ -32,40 +33,71 @@ struct Score {
     late_right: f64,
 }
 
+impl std::ops::Add for Score {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            attached: self.attached + other.attached,
+            right: self.right + other.right,
+            ambiguous: self.ambiguous + other.ambiguous,
+            linked: self.linked + other.linked,
+            late: self.late + other.late,
+            late_right: self.late_right + other.late_right,
+        }
+    }
+}
+
 fn percent(part: f64, of: f64) -> f64 {
     if of > 0.0 { 100.0 * part / of } else { f64::NAN }
 }
 
-fn cell(name: &str, load: f64, seed: u64, quiet: usize, burn: usize, n: usize) -> Score {
-    let workload = workload(name);
-    let shared = Local::default();
-    let mut inbound = Inference::new(Method::Best, 0.99);
-    let mut outbound = Inference::new(Method::Best, 0.99);
-    let mut score = Score::default();
-    let mut requests = HashMap::new();
-    let mut calls = HashMap::new();
-    let mut begun = 0;
-    let mut tick = 0;
-    Run::new(&workload, seed, quiet, burn + n, load).run(|now, seen| {
-        shared.clock.set(MonoNanos(now * 1000));
-        if now > tick {
-            inbound.on_tick(&shared);
-            outbound.on_tick(&shared);
-            tick = now + 1_000_000;
+/// A proxy that sees what an application does and is told afterwards what was true.
+struct Proxy {
+    shared: Local,
+    inbound: Inference,
+    outbound: Inference,
+    requests: HashMap<usize, Request>,
+    calls: HashMap<usize, Option<Call>>,
+    tick: u64,
+    score: Score,
+}
+
+impl Proxy {
+    fn new() -> Self {
+        Self {
+            shared: Local::default(),
+            inbound: Inference::new(Method::Best, 0.99),
+            outbound: Inference::new(Method::Best, 0.99),
+            requests: HashMap::new(),
+            calls: HashMap::new(),
+            tick: 0,
+            score: Score::default(),
         }
-        let counts = begun > quiet + burn;
+    }
+
+    /// Something happens, at `now` in microseconds.
+    fn see(&mut self, now: u64, seen: Seen, counts: bool) {
+        let Self { shared, inbound, outbound, score, .. } = self;
+        shared.clock.set(MonoNanos(now * 1000));
+        if now > self.tick {
+            inbound.on_tick(shared);
+            outbound.on_tick(shared);
+            self.tick = now + 1_000_000;
+        }
         match seen {
             Seen::Begins { request, route } => {
-                begun += 1;
                 let about = request.to_le_bytes();
-                requests.insert(request, inbound.begin(Route(route), 0, &about, &shared).unwrap());
+                let begun = inbound.begin(Route(route), 0, &about, shared).unwrap();
+                self.requests.insert(request, begun);
             }
             Seen::Calls { call, callee, request } => {
                 // What late links are told: the truth, and whether it is counted.
                 let truth = request.unwrap_or(usize::MAX);
                 let about = [truth.to_le_bytes(), usize::from(counts).to_le_bytes()].concat();
-                let answer = outbound.call(Callee(callee), 0, &about, &shared);
-                calls.insert(call, answer.call);
+                let answer = outbound.call(Callee(callee), 0, &about, shared);
+                self.calls.insert(call, answer.call);
                 let right = |guess: &Guess| request.is_some_and(|r| guess.about == r.to_le_bytes());
                 if !counts {
                     return;
@@ -82,12 +114,12 @@ fn cell(name: &str, load: f64, seed: u64, quiet: usize, burn: usize, n: usize) -
                 }
             }
             Seen::Answered { call } => {
-                if let Some(call) = calls.remove(&call).flatten() {
-                    outbound.answer(call, &shared);
+                if let Some(call) = self.calls.remove(&call).flatten() {
+                    outbound.answer(call, shared);
                 }
             }
             Seen::Ends { request } => {
-                for late in inbound.end(requests.remove(&request).unwrap(), &shared) {
+                for late in inbound.end(self.requests.remove(&request).unwrap(), shared) {
                     if late.about[8] == 1 {
                         score.late += 1.0;
                         score.late_right += f64::from(late.about[..8] == request.to_le_bytes());
@@ -95,8 +127,17 @@ fn cell(name: &str, load: f64, seed: u64, quiet: usize, burn: usize, n: usize) -
                 }
             }
         }
+    }
+}
+
+fn cell(name: &str, load: f64, seed: u64, quiet: usize, burn: usize, n: usize) -> Score {
+    let mut proxy = Proxy::new();
+    let mut begun = 0;
+    Run::new(&workload(name), seed, quiet, burn + n, load).run(|now, seen| {
+        proxy.see(now, seen, begun > quiet + burn);
+        begun += usize::from(matches!(seen, Seen::Begins { .. }));
     });
-    score
+    proxy.score
 }
 
 /// `MESHWEFT_SIMULATION`: the names of workloads, for a table by load; `make simulate-correlation`.
@@ -128,6 +169,7 @@ fn calls_are_joined_rightly_or_not_at_all() {
         ("a", 4.0, 500, 60.0, 85.0),
         ("a1", 8.0, 500, 80.0, 85.0),
         ("c", 4.0, 500, 65.0, 80.0),
+        ("p", 8.0, 1000, 50.0, 85.0),
         ("h", 12.0, 150, 0.0, 0.0),
     ] {
         let score = cell(name, load, TUNED, 300, 200, requests);
@@ -139,4 +181,45 @@ fn calls_are_joined_rightly_or_not_at_all() {
         assert!(joined > 0.0 || score.attached == 0.0, "{seen}");
         assert!(late <= 0.0 || percent(score.late_right, score.late) >= late, "{seen}");
     }
+}
+
+/// What a real Envoy saw of real applications: of the calls under load, those that are joined at
+/// least, and of the links from ends those that are right, in percent.
+#[test]
+fn what_a_real_envoy_has_seen_is_joined_rightly_or_not_at_all() {
+    for (name, text, joined, late) in [
+        ("parallel", include_str!("recorded/parallel.txt"), 60.0, 85.0),
+        ("sequence", include_str!("recorded/sequence.txt"), 60.0, 85.0),
+    ] {
+        let score = replay(text).into_iter().fold(Score::default(), |all, (_, score)| all + score);
+        let seen = format!("{name}: {score:?}");
+        assert!(percent(score.attached, score.calls) >= joined, "{seen}");
+        assert!(score.attached - score.right <= 0.01 * score.attached, "{seen}");
+        assert!(percent(score.late_right, score.late) >= late, "{seen}");
+    }
+}
+
+/// `MESHWEFT_RECORDED`: files that `make bench-correlation` has written, for a table by load.
+#[test]
+fn recorded_by_load() {
+    let Ok(files) = std::env::var("MESHWEFT_RECORDED") else { return };
+    for file in files.split(' ') {
+        let text = std::fs::read_to_string(file).unwrap();
+        for (load, score) in replay(&text).into_iter().skip(1) {
+            row(file, f64::from(load), score);
+        }
+    }
+}
+
+/// The score of each load, the first of which is that of requests one at a time.
+fn replay(text: &str) -> Vec<(u32, Score)> {
+    let mut proxy = Proxy::new();
+    let mut scores = Vec::new();
+    for (load, events) in recorded::read(text) {
+        for (now, seen) in events {
+            proxy.see(now, seen, load > 0);
+        }
+        scores.push((load, std::mem::take(&mut proxy.score)));
+    }
+    scores
 }

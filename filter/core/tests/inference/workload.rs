@@ -31,6 +31,8 @@ pub(crate) struct Workload {
     pub(crate) pool: usize,
     /// All thinking happens on one thread, in order.
     pub(crate) single_threaded: bool,
+    /// Calls at once leave one by one, in any order; the median of what that takes.
+    pub(crate) spread: f64,
 }
 
 /// Medians of what calls take.
@@ -45,8 +47,13 @@ fn sequence(think: f64, calls: &[u32]) -> Vec<Step> {
 
 /// The workload of this name.
 pub(crate) fn workload(name: &str) -> Workload {
-    let plain =
-        |routes| Workload { routes, background: 0.0, pool: usize::MAX, single_threaded: false };
+    let plain = |routes| Workload {
+        routes,
+        background: 0.0,
+        pool: usize::MAX,
+        single_threaded: false,
+        spread: 0.0,
+    };
     let mixed = || {
         vec![
             sequence(1000.0, &[1, 2]),
@@ -66,6 +73,7 @@ pub(crate) fn workload(name: &str) -> Workload {
         "b" => {
             plain(vec![vec![Step::Think(1000.0), Step::Calls(vec![1, 2, 3]), Step::Think(1000.0)]])
         }
+        "p" => Workload { spread: 100.0, ..workload("b") },
         "c" => plain(mixed()),
         "d" => plain(vec![sequence(10_000.0, &[6, 6])]),
         "e" => Workload { background: 0.1, ..plain(vec![sequence(1000.0, &[1, 2])]) },
@@ -109,6 +117,7 @@ enum Event {
     Arrives,
     Thought(usize),
     Answered(usize),
+    Leaves(usize, u32),
     Background,
 }
 
@@ -193,6 +202,7 @@ impl<'w> Run<'w> {
                     self.go_on(request, &mut see);
                 }
                 Event::Answered(call) => self.answered(call, &mut see),
+                Event::Leaves(request, callee) => self.wants(request, callee, &mut see),
                 Event::Background => self.background(&mut see),
             }
         }
@@ -239,7 +249,12 @@ impl<'w> Run<'w> {
                 self.requests[request].waits = callees.len();
                 self.requests[request].last.clone_from(&callees);
                 for callee in callees {
-                    self.wants(request, callee, see);
+                    if self.workload.spread > 0.0 {
+                        let after = self.lognormal(self.workload.spread);
+                        self.at(after, Event::Leaves(request, callee));
+                    } else {
+                        self.wants(request, callee, see);
+                    }
                 }
             }
             Some(Step::Skip(chance)) => {

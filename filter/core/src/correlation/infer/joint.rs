@@ -2,14 +2,16 @@
 //!
 //! The requests are gone through one after the other. What has to be remembered on the way is only
 //! which of the calls that later ones may have made are taken already, with the weight of all that
-//! leads there; going back gives how likely each history is (variable elimination, forward and
-//! backward). It is exact, up to the number of combinations that are followed.
+//! leads there; going back gives how likely each way of each request is (variable elimination,
+//! forward and backward). It is exact, up to the number of combinations that are followed.
 
-/// Calls that can be told apart at most; of those beyond, several requests may have made each.
-pub(super) const MAX_CALLS: u32 = u128::BITS;
-/// Combinations that are followed at most.
-const MOST: usize = 64;
-/// The weight of a combination in which two have made the same call, where there is no other.
+/// Combinations of a group of requests that are followed, summed over its members.
+const MOST: usize = 4096;
+/// Combinations that are followed after each request, whatever the size of its group.
+const FOLLOWED: core::ops::RangeInclusive<usize> = 16..=128;
+/// A combination of so much less weight than the heaviest is not followed.
+const LEAST: f32 = 1e-4;
+/// The weight of a call that two have made, where nothing else is possible.
 const CONFLICT: f32 = 1e-6;
 
 /// One way in which a request may have come to where it is.
@@ -21,7 +23,16 @@ pub(super) struct Way {
     pub(super) weight: f32,
 }
 
-/// A combination: which calls are taken, and what leads there.
+/// What can be said of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Likely {
+    /// How likely each of its ways is.
+    pub(super) ways: Vec<f32>,
+    /// Which part of what is possible was followed.
+    pub(super) followed: f32,
+}
+
+/// Which calls are taken, and the weight of all that leads there.
 #[derive(Clone, Copy, Debug)]
 struct Combination {
     taken: u128,
@@ -37,17 +48,24 @@ struct Step {
     weight: f32,
 }
 
-/// How likely each way of each request is. `nobody` is the weight of that no request has made a
+/// Combinations and the steps that lead to them.
+#[derive(Debug, Default)]
+struct Layer {
+    combinations: Vec<Combination>,
+    steps: Vec<Step>,
+}
+
+/// How likely each way of each request is. `nobody` is the weight of that none of them has made a
 /// call, by its position.
-pub(super) fn likely(requests: &[Vec<Way>], nobody: &[f32]) -> Vec<Vec<f32>> {
-    let mut likely: Vec<Vec<f32>> =
-        requests.iter().map(|ways| vec![0.0; ways.len()]).collect();
+pub(super) fn likely(requests: &[Vec<Way>], nobody: &[f32]) -> Vec<Likely> {
+    let mut likely = vec![Likely::default(); requests.len()];
     for group in groups(requests) {
         let ways: Vec<&[Way]> =
             group.iter().filter_map(|place| requests.get(*place)).map(Vec::as_slice).collect();
-        for (place, of_one) in group.iter().zip(of_group(&ways, nobody)) {
-            if let Some(to) = likely.get_mut(*place) {
-                *to = of_one;
+        let (of_each, followed) = of_group(&ways, nobody);
+        for (place, ways) in group.into_iter().zip(of_each) {
+            if let Some(to) = likely.get_mut(place) {
+                *to = Likely { ways, followed };
             }
         }
     }
@@ -56,143 +74,180 @@ pub(super) fn likely(requests: &[Vec<Way>], nobody: &[f32]) -> Vec<Vec<f32>> {
 
 /// Requests that may have made the same calls, directly or through others; each in their order.
 fn groups(requests: &[Vec<Way>]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<(u128, Vec<usize>)> = Vec::new();
-    for (place, ways) in requests.iter().enumerate() {
-        let mut ever = ways.iter().fold(0, |ever, way| ever | way.made);
-        let mut members = Vec::new();
-        groups.retain_mut(|(calls, others)| {
-            let apart = *calls & ever == 0;
-            if !apart {
-                ever |= *calls;
-                members.append(others);
+    let mut rest: Vec<(usize, u128)> = requests.iter().map(|ways| ever(ways)).enumerate().collect();
+    let mut groups = Vec::new();
+    while let Some((first, mut calls)) = rest.first().copied() {
+        loop {
+            let related = rest.iter().filter(|(_, others)| others & calls != 0);
+            let more = related.fold(calls, |all, (_, others)| all | others);
+            if more == calls {
+                break;
             }
-            apart
+            calls = more;
+        }
+        let mut group = Vec::new();
+        rest.retain(|(place, others)| {
+            let is_of_it = *place == first || others & calls != 0;
+            if is_of_it {
+                group.push(*place);
+            }
+            !is_of_it
         });
-        members.push(place);
-        groups.push((ever, members));
+        groups.push(group);
     }
-    let mut groups: Vec<Vec<usize>> = groups.into_iter().map(|(_, members)| members).collect();
-    groups.iter_mut().for_each(|members| members.sort_unstable());
     groups
 }
 
-fn of_group(requests: &[&[Way]], nobody: &[f32]) -> Vec<Vec<f32>> {
-    if let [ways] = requests {
-        let weights = ways.iter().map(|way| way.weight * left(way.made_by_none(ways), nobody));
-        return vec![normal(weights.collect())];
-    }
-    let ever: Vec<u128> =
-        requests.iter().map(|ways| ways.iter().fold(0, |ever, way| ever | way.made)).collect();
-    let mut layers = vec![vec![Combination { taken: 0, weight: 1.0 }]];
-    let mut steps: Vec<Vec<Step>> = Vec::new();
-    for (place, ways) in requests.iter().enumerate() {
-        let after = place.saturating_add(1);
-        let later = ever.iter().skip(after).fold(0, |later, calls| later | calls);
-        let closes = ever.get(place).copied().unwrap_or_default() & !later;
-        let layer = layers.last().map(Vec::as_slice).unwrap_or_default();
-        let (next, taken) = advance(layer, ways, closes, nobody);
-        layers.push(next);
-        steps.push(taken);
-    }
-    let mut likely: Vec<Vec<f32>> = Vec::new();
-    let mut ahead: Vec<f32> = vec![1.0; layers.last().map_or(0, Vec::len)];
-    for ((layer, steps), ways) in layers.iter().zip(&steps).zip(requests).rev() {
-        let mut of_one = vec![0.0; ways.len()];
-        let mut before = vec![0.0; layer.len()];
-        for step in steps {
-            let on = step.weight * ahead.get(step.to).copied().unwrap_or_default();
-            if let (Some(from), Some(before), Some(way)) =
-                (layer.get(step.from), before.get_mut(step.from), of_one.get_mut(step.way))
-            {
-                *before += on;
-                *way += from.weight * on;
+/// How likely each way of each of these is, and which part of what is possible was followed.
+fn of_group(requests: &[&[Way]], nobody: &[f32]) -> (Vec<Vec<f32>>, f32) {
+    let most = MOST.checked_div(requests.len()).unwrap_or_default();
+    let most = most.clamp(*FOLLOWED.start(), *FOLLOWED.end());
+    let mut followed = 1.0;
+    let nothing = Combination { taken: 0, weight: 1.0 };
+    let mut layers = vec![Layer { combinations: vec![nothing], steps: Vec::new() }];
+    for (ways, place) in requests.iter().zip(1_usize..) {
+        let later = requests.iter().skip(place).fold(0, |later, ways| later | ever(ways));
+        let closes = ever(ways) & !later;
+        let before = layers.last().map(|layer| layer.combinations.as_slice()).unwrap_or_default();
+        let mut layer = Layer::default();
+        for conflicts in [false, true] {
+            if layer.weight() <= 0.0 {
+                layer = grown(before, ways, closes, nobody, conflicts);
             }
         }
-        likely.push(normal(of_one));
-        ahead = scaled(before);
+        followed *= layer.keep(most);
+        layers.push(layer);
+    }
+    let mut likely: Vec<Vec<f32>> = Vec::new();
+    let mut ahead: Vec<f32> = Vec::new();
+    while let Some(Layer { combinations, steps }) = layers.pop() {
+        if ahead.is_empty() {
+            ahead = vec![1.0; combinations.len()];
+        }
+        let Some(before) = layers.last() else { break };
+        let count = requests.get(layers.len().saturating_sub(1)).map_or(0, |ways| ways.len());
+        let mut of_ways = vec![0.0; count];
+        let mut behind = vec![0.0; before.combinations.len()];
+        for step in steps {
+            let on = step.weight * ahead.get(step.to).copied().unwrap_or_default();
+            let from = before.combinations.get(step.from).map_or(0.0, |from| from.weight);
+            if let (Some(behind), Some(way)) =
+                (behind.get_mut(step.from), of_ways.get_mut(step.way))
+            {
+                *behind += on;
+                *way += from * on;
+            }
+        }
+        likely.push(shares(of_ways));
+        ahead = shares(behind);
     }
     likely.reverse();
-    likely
+    (likely, followed)
 }
 
-/// All combinations with one request more. Calls in `closes` are not made by any after it.
-fn advance(
-    layer: &[Combination],
+/// All combinations with one request more, of which no call in `closes` is made by any after it.
+fn grown(
+    before: &[Combination],
     ways: &[Way],
     closes: u128,
     nobody: &[f32],
-) -> (Vec<Combination>, Vec<Step>) {
-    let mut next: Vec<Combination> = Vec::new();
-    let mut steps: Vec<Step> = Vec::new();
-    for conflicts in [false, true] {
-        for (from, combination) in layer.iter().enumerate() {
-            for (index, way) in ways.iter().enumerate() {
-                let twice = (combination.taken & way.made).count_ones();
-                if way.weight <= 0.0 || !conflicts && twice > 0 {
-                    continue;
+    conflicts: bool,
+) -> Layer {
+    let mut layer = Layer::default();
+    let mut index = Index::new(before.len().saturating_mul(ways.len()));
+    for (from, combination) in before.iter().enumerate() {
+        for (at, way) in ways.iter().enumerate() {
+            let twice = (combination.taken & way.made).count_ones();
+            if twice > 0 && !conflicts {
+                continue;
+            }
+            let all = combination.taken | way.made;
+            let twice: f32 = (0..twice).map(|_| CONFLICT).product();
+            let weight = way.weight * twice * made_by_nobody(closes & !all, nobody);
+            let to = index.find(all & !closes, &mut layer.combinations);
+            if let Some(to) = layer.combinations.get_mut(to) {
+                to.weight += combination.weight * weight;
+            }
+            layer.steps.push(Step { from, way: at, to, weight });
+        }
+    }
+    layer
+}
+
+impl Layer {
+    fn weight(&self) -> f32 {
+        self.combinations.iter().map(|combination| combination.weight).sum()
+    }
+
+    /// Keeps the heaviest combinations, with weights up to 1. Gives their part of all weight.
+    fn keep(&mut self, most: usize) -> f32 {
+        let all = self.weight();
+        let heaviest = self.combinations.iter().map(|one| one.weight).fold(0.0, f32::max);
+        let mut least = heaviest * LEAST;
+        let count = |least| self.combinations.iter().filter(|one| one.weight >= least).count();
+        while least < heaviest && count(least) > most {
+            least *= 1.5;
+        }
+        least = least.min(heaviest);
+        let mut places = Vec::with_capacity(self.combinations.len());
+        let mut kept = 0_usize;
+        self.combinations.retain(|one| {
+            let keep = one.weight >= least && kept < most;
+            places.push(keep.then_some(kept));
+            kept = kept.saturating_add(usize::from(keep));
+            keep
+        });
+        self.steps.retain_mut(|step| {
+            let place = places.get(step.to).copied().flatten();
+            step.to = place.unwrap_or_default();
+            place.is_some()
+        });
+        let followed = self.weight() / all;
+        if heaviest > 0.0 {
+            self.combinations.iter_mut().for_each(|one| one.weight /= heaviest);
+        }
+        if followed.is_finite() { followed } else { 0.0 }
+    }
+}
+
+/// Where combinations stand, by what is taken: a table with open addresses.
+#[derive(Debug)]
+struct Index(Vec<Option<usize>>);
+
+impl Index {
+    /// For so many combinations at most.
+    fn new(most: usize) -> Self {
+        Self(vec![None; most.saturating_mul(2).next_power_of_two()])
+    }
+
+    /// The place of the combination in which these calls are taken; it is added if there is none.
+    fn find(&mut self, taken: u128, all: &mut Vec<Combination>) -> usize {
+        let mixed = (taken ^ (taken >> 64)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let first = usize::try_from(mixed & 0xFFFF_FFFF).unwrap_or_default();
+        let mask = self.0.len().saturating_sub(1);
+        for slot in first..=first.saturating_add(mask) {
+            let Some(slot) = self.0.get_mut(slot & mask) else { break };
+            let place = *slot.get_or_insert(all.len());
+            match all.get(place) {
+                Some(other) if other.taken != taken => {}
+                Some(_) => return place,
+                None => {
+                    all.push(Combination { taken, weight: 0.0 });
+                    return place;
                 }
-                let all = combination.taken | way.made;
-                let mut weight = way.weight * left(closes & !all, nobody);
-                weight *= (0..twice).map(|_| CONFLICT).product::<f32>();
-                let taken = all & !closes;
-                let to = next.iter().position(|other| other.taken == taken).unwrap_or_else(|| {
-                    next.push(Combination { taken, weight: 0.0 });
-                    next.len().saturating_sub(1)
-                });
-                if let Some(to) = next.get_mut(to) {
-                    to.weight += combination.weight * weight;
-                }
-                steps.push(Step { from, way: index, to, weight });
             }
         }
-        if next.iter().any(|combination| combination.weight > 0.0) {
-            break;
-        }
-        next.clear();
-        steps.clear();
+        usize::MAX
     }
-    keep_most(&mut next, &mut steps);
-    let most = next.iter().fold(0.0, |most: f32, combination| most.max(combination.weight));
-    if most > 0.0 {
-        next.iter_mut().for_each(|combination| combination.weight /= most);
-    }
-    (next, steps)
 }
 
-/// Keeps the combinations of most weight.
-fn keep_most(next: &mut Vec<Combination>, steps: &mut Vec<Step>) {
-    if next.len() <= MOST {
-        return;
-    }
-    let mut weights: Vec<f32> = next.iter().map(|combination| combination.weight).collect();
-    let (_, least, _) = weights.select_nth_unstable_by(MOST, |a, b| b.total_cmp(a));
-    let least = *least;
-    let mut places = Vec::with_capacity(next.len());
-    let mut kept = 0_usize;
-    next.retain(|combination| {
-        let keep = combination.weight > least;
-        places.push(keep.then_some(kept));
-        kept = kept.saturating_add(usize::from(keep));
-        keep
-    });
-    steps.retain_mut(|step| match places.get(step.to).copied().flatten() {
-        Some(place) => {
-            step.to = place;
-            true
-        }
-        None => false,
-    });
-}
-
-impl Way {
-    /// The calls that others of `ways` have made and this one has not.
-    fn made_by_none(&self, ways: &[Self]) -> u128 {
-        ways.iter().fold(0, |ever, way| ever | way.made) & !self.made
-    }
+/// All calls that a request may have made.
+fn ever(ways: &[Way]) -> u128 {
+    ways.iter().fold(0, |ever, way| ever | way.made)
 }
 
 /// The weight of that nobody has made these calls.
-fn left(mut calls: u128, nobody: &[f32]) -> f32 {
+fn made_by_nobody(mut calls: u128, nobody: &[f32]) -> f32 {
     let mut weight = 1.0;
     while calls != 0 {
         let place = usize::try_from(calls.trailing_zeros()).unwrap_or_default();
@@ -202,22 +257,116 @@ fn left(mut calls: u128, nobody: &[f32]) -> f32 {
     weight
 }
 
-/// The same in sum 1; all alike if they are nothing.
-fn normal(mut weights: Vec<f32>) -> Vec<f32> {
+/// The same as parts of their sum; all alike if that is nothing.
+fn shares(mut weights: Vec<f32>) -> Vec<f32> {
     let sum: f32 = weights.iter().sum();
     if sum > 0.0 && sum.is_finite() {
         weights.iter_mut().for_each(|weight| *weight /= sum);
     } else {
-        let count = weights.iter().fold(0.0, |count: f32, _| count + 1.0);
-        weights.iter_mut().for_each(|weight| *weight = 1.0 / count);
+        let count = weights.iter().map(|_| 1.0).sum::<f32>();
+        weights.fill(1.0 / count);
     }
     weights
 }
 
-fn scaled(mut weights: Vec<f32>) -> Vec<f32> {
-    let most = weights.iter().fold(0.0, |most: f32, weight| most.max(*weight));
-    if most > 0.0 {
-        weights.iter_mut().for_each(|weight| *weight /= most);
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+mod tests {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    /// By all combinations.
+    fn by_force(requests: &[Vec<Way>], nobody: &[f32]) -> Vec<Vec<f32>> {
+        let mut sums: Vec<Vec<f32>> = requests.iter().map(|ways| vec![0.0; ways.len()]).collect();
+        let all = requests.iter().fold(0, |all, ways| all | ever(ways));
+        let count: usize = requests.iter().map(Vec::len).product();
+        for mut number in 0..count {
+            let mut chosen = Vec::new();
+            for ways in requests {
+                chosen.push(number % ways.len());
+                number /= ways.len();
+            }
+            let mut taken = 0;
+            let mut weight = 1.0;
+            for (ways, chosen) in requests.iter().zip(&chosen) {
+                let way = ways[*chosen];
+                weight *= if taken & way.made == 0 { way.weight } else { 0.0 };
+                taken |= way.made;
+            }
+            weight *= made_by_nobody(all & !taken, nobody);
+            for (sums, chosen) in sums.iter_mut().zip(chosen) {
+                sums[chosen] += weight;
+            }
+        }
+        sums.into_iter().map(shares).collect()
     }
-    weights
+
+    /// Numbers from 0 to 1 (splitmix64).
+    fn random(state: &mut u64) -> f32 {
+        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = *state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        f32::from(u16::try_from(mixed >> 48).unwrap()) / 65536.0
+    }
+
+    #[test]
+    fn it_is_what_all_combinations_say() {
+        let state = &mut 1;
+        for _ in 0..300 {
+            let nobody: Vec<f32> = (0..6).map(|_| 0.3 * random(state)).collect();
+            let requests: Vec<Vec<Way>> = (0..4)
+                .map(|_| {
+                    let set = |state: &mut u64| {
+                        (0..6).fold(0, |set: u128, place| {
+                            set | u128::from(random(state) < 0.3) << place
+                        })
+                    };
+                    let mut ways = vec![Way { made: 0, weight: random(state) }];
+                    ways.extend((0..3).map(|_| Way { made: set(state), weight: random(state) }));
+                    ways
+                })
+                .collect();
+            let expected = by_force(&requests, &nobody);
+            for (got, expected) in likely(&requests, &nobody).iter().zip(&expected) {
+                // What has hardly any weight is not followed.
+                assert!(got.followed > 0.999, "{got:?}");
+                for (got, expected) in got.ways.iter().zip(expected) {
+                    assert!((got - expected).abs() < 1e-3, "{got:?} {expected:?} {requests:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_made_a_call_says_who_has_not() {
+        let may = |weight| vec![Way { made: 1, weight }, Way { made: 0, weight: 1.0 }];
+        let likely = likely(&[may(3.0), may(1.0)], &[0.0]);
+        let ways: Vec<&[f32]> = likely.iter().map(|likely| likely.ways.as_slice()).collect();
+        assert_eq!(ways, [[0.75, 0.25], [0.25, 0.75]]);
+    }
+
+    /// All of them have certainly made the same call, which cannot be.
+    #[test]
+    fn what_cannot_be_is_alike() {
+        let sure = || vec![Way { made: 1, weight: 1.0 }];
+        let expected = Likely { ways: vec![1.0], followed: 1.0 };
+        assert_eq!(likely(&[sure(), sure(), sure()], &[0.5]), [(); 3].map(|()| expected.clone()));
+        let nothing = || vec![Way { made: 1, weight: 0.0 }, Way { made: 0, weight: f32::INFINITY }];
+        let ways = likely(&[nothing(), nothing()], &[0.5]).into_iter().map(|likely| likely.ways);
+        assert_eq!(ways.collect::<Vec<_>>(), [[0.5, 0.5], [0.5, 0.5]]);
+    }
+
+    #[test]
+    fn only_so_many_combinations_are_followed() {
+        let requests: Vec<Vec<Way>> = (0..20)
+            .map(|_| (0..20).map(|call| Way { made: 1 << call, weight: 1.0 }).collect())
+            .collect();
+        let likely = likely(&requests, &[0.0; 20]);
+        assert!(likely.iter().all(|likely| likely.followed < 0.01), "{likely:?}");
+        let sums = likely.iter().map(|likely| likely.ways.iter().sum::<f32>());
+        assert!(sums.into_iter().all(|sum| (sum - 1.0).abs() < 1e-3));
+    }
 }

@@ -2,12 +2,12 @@
 //! call, or ends.
 //!
 //! A state's delays are kept as rates per span of time (a piecewise constant hazard over buckets
-//! that widen by a third): time spent in it, and what ended it. That bears being cut off by an
+//! that widen by a fifth): time spent in it, and what ended it. That bears being cut off by an
 //! answer that comes in between, and needs no shape of distribution. Everything is bounded, and
 //! what is older than about [`MEMORY`] visits of a state fades.
 
-/// Buckets of delays: from 10 µs, each a third wider, to about two seconds.
-pub(super) const BUCKETS: usize = 42;
+/// Buckets of delays: from 10 µs, each a fifth wider, to about two seconds.
+pub(super) const BUCKETS: usize = 64;
 /// Where each bucket begins, in microseconds; the last one has no end.
 const EDGES: [f32; BUCKETS] = edges();
 /// States that are remembered at most.
@@ -30,7 +30,7 @@ const fn edges() -> [f32; BUCKETS] {
     #[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "constant")]
     while index < BUCKETS {
         edges[index] = edge;
-        edge *= 1.35;
+        edge *= 1.21;
         index += 1;
     }
     edges
@@ -314,7 +314,7 @@ fn bucket(elapsed: f32) -> usize {
 /// The width of a bucket; of the last as if it had an end.
 fn width(bucket: usize) -> f32 {
     let begin = of(&EDGES, bucket);
-    EDGES.get(bucket.saturating_add(1)).map_or(begin * 0.35, |end| end - begin)
+    EDGES.get(bucket.saturating_add(1)).map_or(begin * 0.21, |end| end - begin)
 }
 
 /// Microseconds as a number to calculate with.

@@ -1,18 +1,20 @@
 //! One open request, with the histories that are possible for it.
 //!
 //! A history says which of the calls so far a request has made. Its weight is the product of the
-//! rates of what it made and the chances of what it did not make meanwhile, as learned.
+//! rates of what it made and the chances of what it did not make meanwhile, as learned; how likely
+//! it is depends on the other requests as well ([`joint`](super::joint)).
 
+use super::joint::Way;
 use super::model::{Callee, Exit, Last, Lesson, Model, Route, State};
 use super::order::Order;
 use super::table::{Call, place};
 
 /// Histories of one request at most.
-pub(super) const MAX_HISTORIES: usize = 12;
+pub(super) const MAX_HISTORIES: usize = 16;
 /// Calls that one request may have made, at most.
 pub(super) const MAX_CALLS: usize = 24;
 /// A history that is so much less likely than the likeliest is not followed.
-const IMPOSSIBLE: f32 = 1e-5;
+const IMPOSSIBLE: f32 = 1e-4;
 /// A history is learned from if it is at least so likely.
 const LEARNED: f32 = 0.05;
 
@@ -34,6 +36,8 @@ pub(super) struct Open {
     pub(super) order: Order,
     pub(super) histories: Vec<History>,
     pub(super) calls: Vec<Maybe>,
+    /// Which part of what is possible was followed; meaningful during one event.
+    pub(super) followed: f32,
 }
 
 /// One way in which a request may have come to where it is.
@@ -83,6 +87,20 @@ impl Open {
             let at = model.at(state(route, history), now.saturating_sub(history.since));
             history.now = history.weight * at.survival();
         }
+    }
+
+    /// Its histories for [`joint`](super::joint), by the position that each of `calls` has there.
+    pub(super) fn ways(&self, calls: &[Call], places: &[u128]) -> Vec<Way> {
+        let place = |maybe: &Maybe| {
+            place(calls, maybe.call).and_then(|at| places.get(at)).copied().unwrap_or_default()
+        };
+        let places: Vec<u128> = self.calls.iter().map(place).collect();
+        let made = |history: &History| {
+            let made = places.iter().enumerate().filter(|(i, _)| history.made & bit(*i) != 0);
+            made.fold(0, |made, (_, place)| made | place)
+        };
+        let histories = self.histories.iter();
+        histories.map(|history| Way { made: made(history), weight: history.now }).collect()
     }
 
     /// How likely it has made the call at this position.
@@ -312,8 +330,9 @@ mod tests {
             may: 0b10,
             alone: true,
             order: Order::new(0),
-            histories: vec![History { weight: 1.0, now: 1.0, ..History::default() }],
+            histories: vec![History { weight: 1.0, now: 1.0, likely: 1.0, ..History::default() }],
             calls: Vec::new(),
+            followed: 1.0,
         }
     }
 
@@ -333,15 +352,11 @@ mod tests {
     #[test]
     fn a_call_that_it_may_have_made_divides_its_histories() {
         let mut open = open();
-        let shares = Shares { rate: 3.0, likely: vec![1.0], rates: vec![3.0], through: vec![] };
-        open.histories[0].fits = 1.0;
+        let shares = Shares { rate: 3.0, rates: vec![3.0] };
         open.may_have_made(7, Callee(5), &shares, 0.25, 1000);
         assert_eq!(made(&open), [1, 0], "with a chance of three quarters it made it");
         let with = open.histories[0];
-        assert_eq!(
-            (with.last, with.of, with.since, with.open),
-            (Last::Called(Callee(5)), 7, 1000, 1)
-        );
+        assert_eq!((with.last, with.since, with.open), (Last::Called(Callee(5)), 1000, 1));
         open.answer(&Model::default(), 7, Callee(5), 2000);
         let answered = open.histories[0];
         assert_eq!(
@@ -359,7 +374,7 @@ mod tests {
         }
         assert!(!open.made(25, Callee(5), 25));
         assert_eq!(made(&open), [(1 << MAX_CALLS) - 1]);
-        assert_eq!((open.histories[0].of, open.histories[0].since), (24, 24));
+        assert_eq!(open.histories[0].since, 24);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The open requests of a proxy, each with the histories that are possible for it.
 //!
-//! What ties the requests together is that each call was made by one of them or by nobody: a
-//! message from each call to each request that may have made it says how much less the others may
-//! have (belief propagation).
+//! What ties the requests together is that each call was made by one of them or by nobody
+//! ([`joint`]). Requests that have ended stay as long as open ones may have made the same calls.
 
+use super::joint;
 use super::model::{Callee, Lesson, Model, Route};
-use super::joint::{self, Way};
-use super::open::{History, Open, Shares, bit};
+use super::open::{History, Maybe, Open, Shares, bit};
 use super::order::Order;
 use super::trust::Trust;
 
@@ -22,6 +21,8 @@ pub(super) const MAX_FOLLOWED: usize = 1024;
 const NEGLIGIBLE: f32 = 0.001;
 /// Requests that have ended and that are followed all the same, at most.
 pub(super) const MAX_ENDED: usize = 64;
+/// Calls of which it is open who made them, at most: a set holds so many.
+const MAX_DOUBTFUL: usize = 128;
 /// Odds beyond this are certainty.
 const CERTAIN: f32 = 1e4;
 /// A history that is at least so likely is clear.
@@ -73,6 +74,8 @@ pub(super) struct Candidate {
     pub(super) request: u32,
     /// How likely it is the one, 0 to 1.
     pub(super) confidence: f32,
+    /// Which part of what is possible was followed to say so.
+    pub(super) followed: f32,
 }
 
 /// Who may have made a call.
@@ -161,6 +164,7 @@ impl Table {
             order: Order::new(now),
             histories: vec![history],
             calls: Vec::new(),
+            followed: 1.0,
         });
         id
     }
@@ -187,7 +191,8 @@ impl Table {
         let id = self.name();
         let in_order = self.trust.order.call(&mut self.requests, model, callee, None, needs, now);
         self.starts();
-        self.settle(model, now);
+        self.wait(model, now);
+        self.weigh();
         let background = self.trust.background.rate(callee, now);
         let mut shares = Vec::new();
         for open in &self.requests {
@@ -204,7 +209,8 @@ impl Table {
                 continue;
             }
             let place = candidates.partition_point(|other| other.confidence >= confidence);
-            candidates.insert(place, Candidate { request: open.id, confidence });
+            let followed = open.followed;
+            candidates.insert(place, Candidate { request: open.id, confidence, followed });
             open.may_have_made(id, callee, shares, scale, now);
         }
         let nobody = background * scale;
@@ -226,8 +232,7 @@ impl Table {
     /// A call was answered.
     pub(super) fn answer(&mut self, model: &Model, id: u32, now: u64) {
         self.under_way = self.under_way.saturating_sub(1);
-        let place = place(&self.calls, id).and_then(|place| self.calls.get_mut(place));
-        let Some(call) = place else { return };
+        let Some(call) = followed(&mut self.calls, id) else { return };
         call.answered = now;
         let (callee, in_order) = (call.callee, call.in_order);
         if let Some(open) = self.requests.iter_mut().find(|open| open.id == in_order) {
@@ -252,9 +257,7 @@ impl Table {
             }
             return Vec::new();
         };
-        for open in &mut self.requests {
-            open.survive(model, now);
-        }
+        self.wait(model, now);
         if let Some(open) = self.requests.get_mut(position) {
             open.end(model, now);
         }
@@ -284,11 +287,11 @@ impl Table {
             if maybe.claimed > 0.0 {
                 self.trust.observe(maybe.claimed, confidence);
             }
-            let place = place(&self.calls, maybe.call).and_then(|place| self.calls.get_mut(place));
-            if let Some(call) = place {
-                if !call.about.is_empty() && confidence > 0.5 {
-                    late.push(Late { about: call.about.clone(), confidence });
-                }
+            if let Some(call) = followed(&mut self.calls, maybe.call)
+                && !call.about.is_empty()
+                && confidence > 0.5
+            {
+                late.push(Late { about: call.about.clone(), confidence });
             }
         }
         for history in &mut open.histories {
@@ -349,92 +352,60 @@ impl Table {
         self.requests.iter().find(|open| open.id == request).map(|open| &*open.about)
     }
 
-    /// How likely each history is, as of `now`.
-    fn settle(&mut self, model: &Model, now: u64) {
-        for open in &mut self.requests {
-            open.survive(model, now);
-        }
-        self.weigh();
+    /// What the weights of histories have become by waiting until `now`.
+    fn wait(&mut self, model: &Model, now: u64) {
+        self.requests.iter_mut().for_each(|open| open.survive(model, now));
     }
 
-    /// How likely each history is by its weight, and by that each call was made by one or by nobody.
+    /// How likely each history is, by its weight and by that each call was made only once.
     fn weigh(&mut self) {
-        let mut doubtful = Doubtful::new(self.calls.len());
         let Self { requests, ended, calls, .. } = self;
-        for ended in ended.iter_mut() {
-            ended.histories.iter_mut().for_each(|history| history.now = history.weight);
+        for history in ended.iter_mut().flat_map(|ended| &mut ended.histories) {
+            history.now = history.weight;
         }
-        for open in ended.iter().chain(requests.iter()) {
-            doubtful.add(open, calls);
-        }
-        let places = doubtful.places();
-        let ways: Vec<Vec<Way>> = ended
-            .iter()
-            .chain(requests.iter())
-            .map(|open| {
-                let at = open.calls.iter().map(|maybe| {
-                    let place = place(calls, maybe.call).and_then(|place| places.get(place));
-                    place.copied().unwrap_or_default()
-                });
-                let at: Vec<u128> = at.collect();
-                let made = |history: &History| {
-                    at.iter()
-                        .enumerate()
-                        .filter(|(i, _)| history.made & bit(*i) != 0)
-                        .fold(0, |all, (_, at)| all | at)
-                };
-                open.histories.iter().map(|h| Way { made: made(h), weight: h.now }).collect()
-            })
-            .collect();
-        let mut nobody = Vec::new();
-        for (call, place) in calls.iter().zip(&places) {
-            if *place != 0 {
-                nobody.push(call.nobody + call.gone);
-            }
-        }
-        let likely = joint::likely(&ways, &nobody);
-        for call in calls.iter_mut() {
-            call.nobodys = 1.0;
-        }
+        let (places, nobody) = doubtful(ended.iter().chain(requests.iter()), calls);
+        let ways = ended.iter().chain(requests.iter()).map(|open| open.ways(calls, &places));
+        let likely = joint::likely(&ways.collect::<Vec<_>>(), &nobody);
+        // Beyond that, calls are not told apart.
+        let has_room = nobody.len() < MAX_DOUBTFUL;
+        calls.iter_mut().for_each(|call| call.nobodys = 1.0);
         for (open, likely) in ended.iter_mut().chain(requests).zip(likely) {
-            for (history, likely) in open.histories.iter_mut().zip(likely) {
+            open.followed = if has_room { likely.followed } else { 0.0 };
+            for (history, likely) in open.histories.iter_mut().zip(likely.ways) {
                 history.likely = likely;
             }
             for (index, maybe) in open.calls.iter().enumerate() {
-                let place = place(calls, maybe.call).and_then(|place| calls.get_mut(place));
-                if let Some(call) = place {
+                if let Some(call) = followed(calls, maybe.call) {
                     call.nobodys = (call.nobodys - open.has_made(index)).max(0.0);
                 }
             }
             open.rule_out();
         }
-        for call in calls.iter_mut() {
+        for call in calls {
             let all = call.nobody + call.gone;
             call.nobodys *= if all > 0.0 { call.nobody / all } else { 0.0 };
         }
     }
 
-    /// Requests that have ended are followed as long as they may have made a call that an open one
-    /// may have made as well.
+    /// Forgets requests that have ended and share no call with an open one.
     fn leave(&mut self) {
         let Self { requests, ended, calls, .. } = self;
         let mut surplus = ended.len().saturating_sub(MAX_ENDED);
         ended.retain(|ended| {
-            let open = |maybe: &super::open::Maybe| {
-                requests.iter().flat_map(|o| &o.calls).any(|other| other.call == maybe.call)
+            let is_open = |maybe: &Maybe| {
+                requests.iter().flat_map(|open| &open.calls).any(|other| other.call == maybe.call)
             };
-            let kept = surplus == 0 && ended.calls.iter().any(open);
-            if !kept {
+            let stays = surplus == 0 && ended.calls.iter().any(is_open);
+            if !stays {
                 surplus = surplus.saturating_sub(1);
                 for (index, maybe) in ended.calls.iter().enumerate() {
                     let likely = ended.has_made(index);
-                    let place = place(calls, maybe.call).and_then(|place| calls.get_mut(place));
-                    if let Some(call) = place {
+                    if let Some(call) = followed(calls, maybe.call) {
                         call.gone = (call.gone + likely / (1.0 - likely).max(1e-6)).min(CERTAIN);
                     }
                 }
             }
-            kept
+            stays
         });
     }
 
@@ -464,41 +435,37 @@ impl Table {
     }
 }
 
-/// Which calls may have been made by several, or by one or nobody.
-struct Doubtful {
-    /// Of each call: how many may have made it, and whether one has for sure.
-    calls: Vec<(u32, bool)>,
-}
-
-impl Doubtful {
-    fn new(calls: usize) -> Self {
-        Self { calls: vec![(0, false); calls] }
-    }
-
-    fn add(&mut self, open: &Open, calls: &[Call]) {
+/// Calls of which it is open who made them, each as a set of its position and the others as none,
+/// as far as there is room; and the weight of that none of these requests made it, by position.
+fn doubtful<'t>(requests: impl Iterator<Item = &'t Open>, calls: &[Call]) -> (Vec<u128>, Vec<f32>) {
+    // Who may have made each, and who certainly has.
+    let mut known = vec![(0_u32, 0_u32); calls.len()];
+    for open in requests {
         let always = open.histories.iter().fold(u32::MAX, |always, history| always & history.made);
         for (index, maybe) in open.calls.iter().enumerate() {
-            let at = place(calls, maybe.call).and_then(|place| self.calls.get_mut(place));
-            if let Some((many, sure)) = at {
-                *many = many.saturating_add(1);
-                *sure |= always & bit(index) != 0;
+            let at = place(calls, maybe.call).and_then(|place| known.get_mut(place));
+            if let Some((may, have)) = at {
+                *may = may.saturating_add(1);
+                *have = have.saturating_add(u32::from(always & bit(index) != 0));
             }
         }
     }
-
-    /// Each as a set of one, as far as there is room; a call that is not doubtful as none.
-    fn places(&self) -> Vec<u128> {
-        let mut next = 0;
-        let place = |(many, sure): &(u32, bool)| {
-            if *many == 0 || *many == 1 && *sure {
-                return 0;
-            }
-            let place = 1_u128.checked_shl(next).unwrap_or(0);
-            next = next.saturating_add(1);
-            place
-        };
-        self.calls.iter().map(place).collect()
+    let mut nobody = Vec::new();
+    let mut places = Vec::with_capacity(calls.len());
+    for (call, known) in calls.iter().zip(known) {
+        let next = u32::try_from(nobody.len()).ok().and_then(|next| 1_u128.checked_shl(next));
+        let place = next.filter(|_| !matches!(known, (0, _) | (1, 1)));
+        if place.is_some() {
+            nobody.push(call.nobody + call.gone);
+        }
+        places.push(place.unwrap_or(0));
     }
+    (places, nobody)
+}
+
+/// A call, if it is followed.
+fn followed(calls: &mut [Call], id: u32) -> Option<&mut Call> {
+    place(calls, id).and_then(|place| calls.get_mut(place))
 }
 
 /// Where a call stands: names ascend.

@@ -20,7 +20,7 @@ const MOST_LATE: f32 = 0.04;
 /// How sure the ends of requests must be on average to be learned from.
 const SURE: f32 = 0.8;
 /// The part of the allowed doubt that is left for what cannot be known.
-const MARGIN: f32 = 0.3;
+const MARGIN: f32 = 0.2;
 /// Callees whose background is remembered.
 pub(super) const MAX_CALLEES: usize = 64;
 /// Answers that are remembered of each class.
@@ -137,10 +137,10 @@ impl Trust {
         }
         let by_order = self.order.worth();
         if by_order >= confidence && in_order != 0 {
-            return Some(Candidate { request: in_order, confidence: by_order });
+            return Some(Candidate { request: in_order, confidence: by_order, followed: 1.0 });
         }
         let first = first.filter(|first| first.confidence.is_finite())?;
-        let worth = self.worth(first.confidence);
+        let worth = self.worth(first.confidence) * first.followed;
         let doubt = 1.0 - confidence;
         let bar = confidence - doubt * MOST_DOUBT * (self.spare / MOST_SPARE).max(0.0);
         if worth < bar {
@@ -148,7 +148,7 @@ impl Trust {
         }
         let aim = confidence + doubt * MARGIN;
         self.spare = (self.spare + worth - aim).clamp(-MOST_SPARE, MOST_SPARE);
-        Some(Candidate { request: first.request, confidence: worth })
+        Some(Candidate { confidence: worth, ..*first })
     }
 
     /// A delay lasted until only this share of those before had lasted as long. Where too many do,
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn first(confidence: f32) -> Candidate {
-        Candidate { request: 5, confidence }
+        Candidate { request: 5, confidence, followed: 1.0 }
     }
 
     #[test]

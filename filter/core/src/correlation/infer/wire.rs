@@ -10,8 +10,8 @@ use super::table::{Call, MAX_ENDED, MAX_FOLLOWED, MAX_OPEN, MAX_WORKERS, Table};
 use super::trust::{Background, CLASSES, Calls, Class, MAX_CALLEES, Pool, Trust};
 
 /// What every value begins with: ours, and how it is written.
-const TABLE: u32 = 0x3154_574D;
-const MODEL: u32 = 0x314D_574D;
+const TABLE: u32 = 0x3254_574D;
+const MODEL: u32 = 0x324D_574D;
 /// Bytes of what is known of a request or a call, at most.
 pub(super) const MAX_ABOUT: usize = 600;
 
@@ -226,9 +226,9 @@ impl Open {
                     ..History::default()
                 })
             })?,
-            calls: from.list(MAX_CALLS, |from| {
-                Some(Maybe { call: from.u32()?, claimed: from.f32()? })
-            })?,
+            calls: from
+                .list(MAX_CALLS, |from| Some(Maybe { call: from.u32()?, claimed: from.f32()? }))?,
+            followed: 1.0,
         })
     }
 }
@@ -363,10 +363,10 @@ mod tests {
     use crate::correlation::infer::model::{Exit, Lesson, State};
     use crate::correlation::infer::table::{Begins, Begun};
 
-    /// Four requests and three calls, one of them answered.
+    /// Five requests, one of them ended, and three calls, one of them answered.
     fn table() -> Table {
         let mut table = Table::default();
-        for route in 1..=4 {
+        for route in 1..=5 {
             let about = vec![1, 2, 3];
             table.begin(Begun { worker: 9, about, route: Route(route), may: 5 }, 1000);
         }
@@ -377,14 +377,20 @@ mod tests {
                 table.answer(&Model::default(), answer.call, 3000);
             }
         }
+        table.end(&Model::default(), 5, 4000, &mut Vec::new());
+        assert_eq!((table.requests.len(), table.ended.len()), (4, 1));
         table
     }
 
     /// As it is after it was written: what means something during an event only is gone.
     fn at_rest(mut table: Table) -> Table {
-        for history in table.requests.iter_mut().flat_map(|open| &mut open.histories) {
-            (history.now, history.likely) = (0.0, 0.0);
+        for open in table.requests.iter_mut().chain(&mut table.ended) {
+            open.followed = 1.0;
+            for history in &mut open.histories {
+                (history.now, history.likely) = (0.0, 0.0);
+            }
         }
+        table.calls.iter_mut().for_each(|call| call.nobodys = 0.0);
         table
     }
 
