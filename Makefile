@@ -88,7 +88,7 @@ bench-correlation: $(WASM) ## How many calls of applications that forward nothin
 
 .PHONY: simulate-correlation
 simulate-correlation: ## The same of simulated applications, without a proxy
-	MESHWEFT_SIMULATION="a a3 a1 b c d e f g h n m" $(CARGO) test $(CARGO_FLAGS) --release -p meshweft-core --test inference by_load -- --nocapture
+	MESHWEFT_SIMULATION="a a3 a1 b p c d e f g h n m a/k b/k c/k" $(CARGO) test $(CARGO_FLAGS) --release -p meshweft-core --test inference by_load -- --nocapture
 
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings as errors

@@ -92,7 +92,11 @@ impl Proxy {
                 let begun = inbound.begin(Route(route), 0, &about, shared).unwrap();
                 self.requests.insert(request, begun);
             }
-            Seen::Calls { call, callee, request } => {
+            Seen::Calls { call, callee, request: Some(request), known: true } => {
+                let is = |about: &[u8]| about == request.to_le_bytes();
+                self.calls.insert(call, outbound.call_of(Callee(callee), is, shared));
+            }
+            Seen::Calls { call, callee, request, .. } => {
                 // What late links are told: the truth, and whether it is counted.
                 let truth = request.unwrap_or(usize::MAX);
                 let about = [truth.to_le_bytes(), usize::from(counts).to_le_bytes()].concat();
@@ -170,6 +174,7 @@ fn calls_are_joined_rightly_or_not_at_all() {
         ("a1", 8.0, 500, 80.0, 85.0),
         ("c", 4.0, 500, 65.0, 80.0),
         ("p", 8.0, 1000, 50.0, 85.0),
+        ("a/k", 16.0, 500, 40.0, 85.0),
         ("h", 12.0, 150, 0.0, 0.0),
     ] {
         let score = cell(name, load, TUNED, 300, 200, requests);

@@ -21,10 +21,12 @@ pub(crate) fn read(text: &str) -> Vec<(u32, Vec<(u64, Seen)>)> {
         let request = request.parse().ok();
         let (begins, ends) = match (what, request) {
             ("in", Some(request)) => (Seen::Begins { request, route: 1 }, Seen::Ends { request }),
+            ("in", None) => panic!("a request has a number: {line}"),
             _ => {
                 // Paths differ in their last letter.
                 let callee = what.bytes().last().unwrap().into();
-                (Seen::Calls { call, callee, request }, Seen::Answered { call })
+                let calls = Seen::Calls { call, callee, request, known: false };
+                (calls, Seen::Answered { call })
             }
         };
         let (_, events) = loads.last_mut().unwrap();

@@ -33,6 +33,8 @@ pub(crate) struct Workload {
     pub(crate) single_threaded: bool,
     /// Calls at once leave one by one, in any order; the median of what that takes.
     pub(crate) spread: f64,
+    /// Of a hundred calls, how many say which request made them.
+    pub(crate) known: u32,
 }
 
 /// Medians of what calls take.
@@ -45,14 +47,18 @@ fn sequence(think: f64, calls: &[u32]) -> Vec<Step> {
     steps.chain([Step::Think(think)]).collect()
 }
 
-/// The workload of this name.
+/// The workload of this name; with `/k` behind it, three of ten calls say who made them.
 pub(crate) fn workload(name: &str) -> Workload {
+    if let Some(name) = name.strip_suffix("/k") {
+        return Workload { known: 30, ..workload(name) };
+    }
     let plain = |routes| Workload {
         routes,
         background: 0.0,
         pool: usize::MAX,
         single_threaded: false,
         spread: 0.0,
+        known: 0,
     };
     let mixed = || {
         vec![
@@ -103,6 +109,8 @@ pub(crate) enum Seen {
         call: usize,
         callee: u32,
         request: Option<usize>,
+        /// Whether it says so.
+        known: bool,
     },
     Answered {
         call: usize,
@@ -291,7 +299,8 @@ impl<'w> Run<'w> {
     fn calls(&mut self, request: Option<usize>, callee: u32, see: &mut impl FnMut(u64, Seen)) {
         let call = self.calls.len();
         self.calls.push(request);
-        see(self.now, Seen::Calls { call, callee, request });
+        let known = self.workload.known > 0 && self.rng.random_range(0..100) < self.workload.known;
+        see(self.now, Seen::Calls { call, callee, request, known });
         let median = ANSWERS.get(callee as usize).copied().unwrap_or(CPU_ANSWER);
         let time = self.lognormal(median);
         self.at(time, Event::Answered(call));

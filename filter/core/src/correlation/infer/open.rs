@@ -37,7 +37,7 @@ pub(super) struct Open {
     pub(super) histories: Vec<History>,
     pub(super) calls: Vec<Maybe>,
     /// Which part of what is possible was followed; meaningful during one event.
-    pub(super) followed: f32,
+    pub(super) covered: f32,
 }
 
 /// One way in which a request may have come to where it is.
@@ -119,6 +119,32 @@ impl Open {
         }
     }
 
+    /// Forgets the calls for which `nobody` gives the weight of that nobody has made them.
+    /// Histories that do not differ otherwise become one.
+    pub(super) fn reduce(&mut self, nobody: impl Fn(u32) -> Option<f32>) {
+        let mut forgotten = 0;
+        for (index, maybe) in self.calls.iter().enumerate() {
+            let Some(nobody) = nobody(maybe.call) else { continue };
+            forgotten |= bit(index);
+            let without = self.histories.iter_mut().filter(|h| h.made & bit(index) == 0);
+            without.for_each(|history| history.weight *= nobody);
+        }
+        let mut reduced: Vec<History> = Vec::new();
+        for history in self.histories.drain(..) {
+            let (made, open) = (history.made & !forgotten, history.open & !forgotten);
+            match reduced.iter_mut().find(|other| other.made == made) {
+                Some(other) => {
+                    other.weight += history.weight;
+                    other.likely += history.likely;
+                }
+                None => reduced.push(History { made, open, ..history }),
+            }
+        }
+        self.histories = reduced;
+        self.scale();
+        self.drop_unmade();
+    }
+
     /// The rates at which its histories make such a call.
     pub(super) fn shares(&self, model: &Model, callee: Callee, now: u64) -> Shares {
         let mut shares = Shares::default();
@@ -131,7 +157,8 @@ impl Open {
         shares
     }
 
-    /// Each history goes on in two ways: with the call and without it.
+    /// Each history goes on in two ways: with the call and without it; `false` if it has too many
+    /// calls to follow one more.
     pub(super) fn may_have_made(
         &mut self,
         call: u32,
@@ -139,9 +166,9 @@ impl Open {
         shares: &Shares,
         scale: f32,
         now: u64,
-    ) {
+    ) -> bool {
         if self.calls.len() >= MAX_CALLS {
-            return;
+            return false;
         }
         let by_others = (1.0 - shares.rate * scale).max(0.0);
         let bit = self.push(Maybe { call, claimed: 0.0 });
@@ -161,20 +188,26 @@ impl Open {
         }
         self.histories.extend(with);
         self.prune();
+        true
     }
 
-    /// It has certainly made a call; `false` if it has too many to follow one more.
-    pub(super) fn made(&mut self, call: u32, callee: Callee, now: u64) -> bool {
+    /// It has certainly made a call, which says how well each history fits; `false` if it has too
+    /// many to follow one more.
+    pub(super) fn made(&mut self, model: &Model, call: u32, callee: Callee, now: u64) -> bool {
         if self.calls.len() >= MAX_CALLS {
             return false;
         }
         let bit = self.push(Maybe { call, claimed: 0.0 });
+        let route = self.route;
         for history in &mut self.histories {
+            let at = model.at(state(route, history), now.saturating_sub(history.since));
+            history.weight *= at.survival() * at.rate(Exit::Call(callee));
             history.last = Last::Called(callee);
             history.since = now;
             history.made |= bit;
             history.open |= bit;
         }
+        self.scale();
         true
     }
 
@@ -261,24 +294,35 @@ impl Open {
             order.insert(place, *history);
         }
         order.truncate(MAX_HISTORIES);
-        let most = order.iter().fold(0.0, |most: f32, history| most.max(history.weight));
-        let scale = if most > 0.0 { 1.0 / most } else { 1.0 };
-        self.histories.clear();
-        self.histories.extend(order.into_iter().map(|history| History {
-            weight: history.weight * scale,
-            now: history.now * scale,
-            ..history
-        }));
+        self.histories = order;
+        self.scale();
         self.drop_unmade();
     }
 
-    /// Calls that no history has made any more give up their places.
+    /// Weights around 1.
+    fn scale(&mut self) {
+        let most = self.histories.iter().fold(0.0, |most: f32, history| most.max(history.weight));
+        for history in self.histories.iter_mut().filter(|_| most > 0.0) {
+            history.weight /= most;
+            history.now /= most;
+        }
+    }
+
+    /// The calls that it has made in some history.
+    pub(super) fn may_have(&self) -> impl Iterator<Item = &Maybe> {
+        let ever = self.histories.iter().fold(0, |ever, history| ever | history.made);
+        let calls = self.calls.iter().enumerate();
+        calls.filter(move |(index, _)| ever & bit(*index) != 0).map(|(_, maybe)| maybe)
+    }
+
+    /// Calls that no history has made any more give up their places; but whether a claim was right
+    /// is still to be told at the end.
     fn drop_unmade(&mut self) {
         let used = self.histories.iter().fold(0, |used, history| used | history.made);
         let mut places = Vec::with_capacity(self.calls.len());
         let mut index = 0_usize;
-        self.calls.retain(|_| {
-            let kept = used & bit(index) != 0;
+        self.calls.retain(|maybe| {
+            let kept = used & bit(index) != 0 || maybe.claimed > 0.0;
             if kept {
                 places.push(index);
             }
@@ -332,7 +376,7 @@ mod tests {
             order: Order::new(0),
             histories: vec![History { weight: 1.0, now: 1.0, likely: 1.0, ..History::default() }],
             calls: Vec::new(),
-            followed: 1.0,
+            covered: 1.0,
         }
     }
 
@@ -370,18 +414,32 @@ mod tests {
     fn a_call_that_it_has_made_is_in_all_histories_until_there_are_too_many() {
         let mut open = open();
         for call in 1..=24 {
-            assert!(open.made(call, Callee(5), u64::from(call)));
+            assert!(open.made(&Model::default(), call, Callee(5), u64::from(call)));
         }
-        assert!(!open.made(25, Callee(5), 25));
+        assert!(!open.made(&Model::default(), 25, Callee(5), 25));
         assert_eq!(made(&open), [(1 << MAX_CALLS) - 1]);
         assert_eq!(open.histories[0].since, 24);
+    }
+
+    #[test]
+    fn histories_that_differ_in_nothing_that_matters_become_one() {
+        let mut open = open();
+        for call in 1..=2 {
+            open.made(&Model::default(), call, Callee(5), 0);
+        }
+        let history = |made, weight| History { made, weight, likely: weight, ..History::default() };
+        open.histories = vec![history(0b11, 0.25), history(0b10, 0.5), history(0b01, 1.0)];
+        open.reduce(|call| (call == 1).then_some(0.5));
+        assert_eq!(open.calls.iter().map(|maybe| maybe.call).collect::<Vec<_>>(), [2]);
+        let left: Vec<_> = open.histories.iter().map(|h| (h.made, h.weight, h.likely)).collect();
+        assert_eq!(left, [(1, 0.5, 0.75), (0, 1.0, 1.0)], "0.25 + 0.5 * 0.5, and the other");
     }
 
     #[test]
     fn calls_that_no_history_has_made_give_up_their_places() {
         let mut open = open();
         for call in 1..=3 {
-            open.made(call, Callee(5), 0);
+            open.made(&Model::default(), call, Callee(5), 0);
         }
         open.histories[0].made = 0b101;
         open.histories[0].open = 0b100;

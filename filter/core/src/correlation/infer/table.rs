@@ -5,7 +5,7 @@
 
 use super::joint;
 use super::model::{Callee, Lesson, Model, Route};
-use super::open::{History, Maybe, Open, Shares, bit};
+use super::open::{History, Open, Shares, bit};
 use super::order::Order;
 use super::trust::Trust;
 
@@ -61,8 +61,8 @@ pub(super) struct Call {
     pub(super) nobody: f32,
     /// The odds that a request made it which is not followed any more.
     pub(super) gone: f32,
-    /// How likely nobody made it by all that is known; meaningful during one event.
-    pub(super) nobodys: f32,
+    /// How likely nobody made it by all that is known, if that was asked during this event.
+    pub(super) nobodys: Option<f32>,
     /// The request that made it if all goes in order.
     pub(super) in_order: u32,
 }
@@ -75,7 +75,7 @@ pub(super) struct Candidate {
     /// How likely it is the one, 0 to 1.
     pub(super) confidence: f32,
     /// Which part of what is possible was followed to say so.
-    pub(super) followed: f32,
+    pub(super) covered: f32,
 }
 
 /// Who may have made a call.
@@ -164,7 +164,7 @@ impl Table {
             order: Order::new(now),
             histories: vec![history],
             calls: Vec::new(),
-            followed: 1.0,
+            covered: 1.0,
         });
         id
     }
@@ -175,7 +175,12 @@ impl Table {
         let of = Some(request);
         self.starts();
         let in_order = self.trust.order.call(&mut self.requests, model, callee, of, 0, now);
-        self.known(id, request, callee, in_order, now);
+        let open = self.requests.iter_mut().find(|open| open.id == request);
+        if open.is_some_and(|open| open.made(model, id, callee, now)) {
+            let (about, at, answered) = (Vec::new(), now, 0);
+            let (nobody, gone, nobodys) = (0.0, 0.0, None);
+            self.add(Call { id, about, callee, at, answered, nobody, gone, nobodys, in_order });
+        }
         id
     }
 
@@ -203,15 +208,19 @@ impl Table {
         let scale = if sum > 0.0 { 1.0 / sum } else { 0.0 };
         // The most likely first, by insertion: sorting takes much code.
         let mut candidates: Vec<Candidate> = Vec::new();
+        let mut gone = 0.0;
         for (open, shares) in self.requests.iter_mut().zip(&shares) {
             let confidence = shares.rate * scale;
             if !confidence.is_finite() || confidence < NEGLIGIBLE {
+                gone += f32::min(confidence, NEGLIGIBLE);
                 continue;
             }
             let place = candidates.partition_point(|other| other.confidence >= confidence);
-            let followed = open.followed;
-            candidates.insert(place, Candidate { request: open.id, confidence, followed });
-            open.may_have_made(id, callee, shares, scale, now);
+            let covered = open.covered;
+            candidates.insert(place, Candidate { request: open.id, confidence, covered });
+            if !open.may_have_made(id, callee, shares, scale, now) {
+                gone += confidence;
+            }
         }
         let nobody = background * scale;
         if let Some(first) = candidates.first() {
@@ -223,7 +232,7 @@ impl Table {
             self.trust.background.learn(callee, 1.0, now);
         } else {
             let about = if attached.is_none() { about } else { Vec::new() };
-            let (at, answered, gone, nobodys) = (now, 0, 0.0, nobody);
+            let (at, answered, nobodys) = (now, 0, Some(nobody));
             self.add(Call { id, about, callee, at, answered, nobody, gone, nobodys, in_order });
         }
         Answer { call: id, candidates, attached }
@@ -232,7 +241,7 @@ impl Table {
     /// A call was answered.
     pub(super) fn answer(&mut self, model: &Model, id: u32, now: u64) {
         self.under_way = self.under_way.saturating_sub(1);
-        let Some(call) = followed(&mut self.calls, id) else { return };
+        let Some(call) = call_mut(&mut self.calls, id) else { return };
         call.answered = now;
         let (callee, in_order) = (call.callee, call.in_order);
         if let Some(open) = self.requests.iter_mut().find(|open| open.id == in_order) {
@@ -287,7 +296,7 @@ impl Table {
             if maybe.claimed > 0.0 {
                 self.trust.observe(maybe.claimed, confidence);
             }
-            if let Some(call) = followed(&mut self.calls, maybe.call)
+            if let Some(call) = call_mut(&mut self.calls, maybe.call)
                 && !call.about.is_empty()
                 && confidence > 0.5
             {
@@ -297,6 +306,7 @@ impl Table {
         for history in &mut open.histories {
             history.weight = history.now;
         }
+        open.calls.iter_mut().for_each(|maybe| maybe.claimed = 0.0);
         open.about = Vec::new();
         self.ended.push(open);
         self.forget(now);
@@ -322,17 +332,6 @@ impl Table {
     fn name(&mut self) -> u32 {
         self.next = self.next.wrapping_add(1).max(1);
         self.next
-    }
-
-    /// A call of which it is known who made it.
-    fn known(&mut self, id: u32, request: u32, callee: Callee, in_order: u32, now: u64) {
-        let Some(open) = self.requests.iter_mut().find(|open| open.id == request) else { return };
-        if !open.made(id, callee, now) {
-            return;
-        }
-        let (about, at, answered) = (Vec::new(), now, 0);
-        let (nobody, gone, nobodys) = (0.0, 0.0, 0.0);
-        self.add(Call { id, about, callee, at, answered, nobody, gone, nobodys, in_order });
     }
 
     /// One call more; beyond the bound it is forgotten at once.
@@ -368,44 +367,68 @@ impl Table {
         let likely = joint::likely(&ways.collect::<Vec<_>>(), &nobody);
         // Beyond that, calls are not told apart.
         let has_room = nobody.len() < MAX_DOUBTFUL;
-        calls.iter_mut().for_each(|call| call.nobodys = 1.0);
+        let mut left = vec![1.0_f32; calls.len()];
         for (open, likely) in ended.iter_mut().chain(requests).zip(likely) {
-            open.followed = if has_room { likely.followed } else { 0.0 };
+            open.covered = if has_room { likely.covered } else { 0.0 };
             for (history, likely) in open.histories.iter_mut().zip(likely.ways) {
                 history.likely = likely;
             }
             for (index, maybe) in open.calls.iter().enumerate() {
-                if let Some(call) = followed(calls, maybe.call) {
-                    call.nobodys = (call.nobodys - open.has_made(index)).max(0.0);
+                let left = place(calls, maybe.call).and_then(|place| left.get_mut(place));
+                if let Some(left) = left {
+                    *left = (*left - open.has_made(index)).max(0.0);
                 }
             }
             open.rule_out();
         }
-        for call in calls {
+        for (call, left) in calls.iter_mut().zip(left) {
             let all = call.nobody + call.gone;
-            call.nobodys *= if all > 0.0 { call.nobody / all } else { 0.0 };
+            call.nobodys = Some(if all > 0.0 { left * call.nobody / all } else { 0.0 });
         }
     }
 
-    /// Forgets requests that have ended and share no call with an open one.
+    /// Forgets requests that have ended and share no call with an open one; and what the others
+    /// share with none.
     fn leave(&mut self) {
         let Self { requests, ended, calls, .. } = self;
-        let mut surplus = ended.len().saturating_sub(MAX_ENDED);
-        ended.retain(|ended| {
-            let is_open = |maybe: &Maybe| {
-                requests.iter().flat_map(|open| &open.calls).any(|other| other.call == maybe.call)
-            };
-            let stays = surplus == 0 && ended.calls.iter().any(is_open);
-            if !stays {
-                surplus = surplus.saturating_sub(1);
-                for (index, maybe) in ended.calls.iter().enumerate() {
-                    let likely = ended.has_made(index);
-                    if let Some(call) = followed(calls, maybe.call) {
-                        call.gone = (call.gone + likely / (1.0 - likely).max(1e-6)).min(CERTAIN);
-                    }
+        // How many open requests may have made each, and how many that have ended.
+        let mut known = vec![(0_u32, 0_u32); calls.len()];
+        let mut count = |open: &Open, step: (u32, u32)| {
+            for maybe in open.may_have() {
+                let at = place(calls, maybe.call).and_then(|place| known.get_mut(place));
+                if let Some((open, ended)) = at {
+                    *open = open.saturating_add(step.0);
+                    *ended = ended.saturating_add(step.1);
                 }
             }
-            stays
+        };
+        requests.iter().for_each(|open| count(open, (1, 0)));
+        ended.iter().for_each(|ended| count(ended, (0, 1)));
+        let known = |calls: &[Call], call| {
+            place(calls, call).and_then(|place| known.get(place)).copied().unwrap_or_default()
+        };
+        let mut surplus = ended.len().saturating_sub(MAX_ENDED);
+        ended.retain_mut(|ended| {
+            let stays =
+                surplus == 0 && ended.calls.iter().any(|maybe| known(calls, maybe.call).0 > 0);
+            if stays {
+                ended.reduce(|call| match known(calls, call) {
+                    (0, 0 | 1) => {
+                        let call = place(calls, call).and_then(|place| calls.get(place));
+                        Some(call.map_or(1.0, |call| call.nobody + call.gone))
+                    }
+                    _ => None,
+                });
+                return true;
+            }
+            surplus = surplus.saturating_sub(1);
+            for (index, maybe) in ended.calls.iter().enumerate() {
+                let likely = ended.has_made(index);
+                if let Some(call) = call_mut(calls, maybe.call) {
+                    call.gone = (call.gone + likely / (1.0 - likely).max(1e-6)).min(CERTAIN);
+                }
+            }
+            false
         });
     }
 
@@ -414,7 +437,7 @@ impl Table {
     fn forget(&mut self, now: u64) {
         self.leave();
         let mut kept = vec![false; self.calls.len()];
-        for maybe in self.requests.iter().chain(&self.ended).flat_map(|open| &open.calls) {
+        for maybe in self.requests.iter().chain(&self.ended).flat_map(Open::may_have) {
             let place = place(&self.calls, maybe.call).and_then(|place| kept.get_mut(place));
             if let Some(kept) = place {
                 *kept = true;
@@ -427,8 +450,8 @@ impl Table {
         let mut kept = kept.into_iter();
         self.calls.retain(|call| {
             let kept = kept.next().unwrap_or(false);
-            if !kept {
-                background.learn(call.callee, call.nobodys, now);
+            if let Some(nobodys) = call.nobodys.filter(|_| !kept) {
+                background.learn(call.callee, nobodys, now);
             }
             kept
         });
@@ -464,7 +487,7 @@ fn doubtful<'t>(requests: impl Iterator<Item = &'t Open>, calls: &[Call]) -> (Ve
 }
 
 /// A call, if it is followed.
-fn followed(calls: &mut [Call], id: u32) -> Option<&mut Call> {
+fn call_mut(calls: &mut [Call], id: u32) -> Option<&mut Call> {
     place(calls, id).and_then(|place| calls.get_mut(place))
 }
 

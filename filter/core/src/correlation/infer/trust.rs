@@ -137,10 +137,10 @@ impl Trust {
         }
         let by_order = self.order.worth();
         if by_order >= confidence && in_order != 0 {
-            return Some(Candidate { request: in_order, confidence: by_order, followed: 1.0 });
+            return Some(Candidate { request: in_order, confidence: by_order, covered: 1.0 });
         }
         let first = first.filter(|first| first.confidence.is_finite())?;
-        let worth = self.worth(first.confidence) * first.followed;
+        let worth = self.worth(first.confidence) * first.covered;
         let doubt = 1.0 - confidence;
         let bar = confidence - doubt * MOST_DOUBT * (self.spare / MOST_SPARE).max(0.0);
         if worth < bar {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn first(confidence: f32) -> Candidate {
-        Candidate { request: 5, confidence, followed: 1.0 }
+        Candidate { request: 5, confidence, covered: 1.0 }
     }
 
     #[test]

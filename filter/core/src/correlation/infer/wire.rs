@@ -12,6 +12,8 @@ use super::trust::{Background, CLASSES, Calls, Class, MAX_CALLEES, Pool, Trust};
 /// What every value begins with: ours, and how it is written.
 const TABLE: u32 = 0x3254_574D;
 const MODEL: u32 = 0x324D_574D;
+/// More than any weight, odds or count of ours.
+const MOST: f32 = 1e9;
 /// Bytes of what is known of a request or a call, at most.
 pub(super) const MAX_ABOUT: usize = 600;
 
@@ -28,7 +30,9 @@ impl Writer {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    /// What is no number is nothing.
     fn f32(&mut self, value: f32) {
+        let value = if value.is_finite() { value } else { 0.0 };
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
@@ -81,9 +85,9 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// Weights, odds and counts are numbers, and none is below 0.
+    /// Weights, odds and counts are numbers, none below 0, and none so large that sums are none.
     fn f32(&mut self) -> Option<f32> {
-        self.signed().filter(|value| *value >= 0.0)
+        self.signed().filter(|value| (0.0..=MOST).contains(value))
     }
 
     fn signed(&mut self) -> Option<f32> {
@@ -228,7 +232,7 @@ impl Open {
             })?,
             calls: from
                 .list(MAX_CALLS, |from| Some(Maybe { call: from.u32()?, claimed: from.f32()? }))?,
-            followed: 1.0,
+            covered: 1.0,
         })
     }
 }
@@ -254,7 +258,7 @@ impl Call {
             answered: from.u64()?,
             nobody: from.f32()?,
             gone: from.f32()?,
-            nobodys: 0.0,
+            nobodys: None,
             in_order: from.u32()?,
         })
     }
@@ -385,12 +389,12 @@ mod tests {
     /// As it is after it was written: what means something during an event only is gone.
     fn at_rest(mut table: Table) -> Table {
         for open in table.requests.iter_mut().chain(&mut table.ended) {
-            open.followed = 1.0;
+            open.covered = 1.0;
             for history in &mut open.histories {
                 (history.now, history.likely) = (0.0, 0.0);
             }
         }
-        table.calls.iter_mut().for_each(|call| call.nobodys = 0.0);
+        table.calls.iter_mut().for_each(|call| call.nobodys = None);
         table
     }
 
