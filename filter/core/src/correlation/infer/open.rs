@@ -444,7 +444,13 @@ mod tests {
         open.histories[0].made = 0b101;
         open.histories[0].open = 0b100;
         open.drop_unmade();
-        assert_eq!(open.calls.iter().map(|maybe| maybe.call).collect::<Vec<_>>(), [1, 3]);
+        let calls = |open: &Open| open.calls.iter().map(|maybe| maybe.call).collect::<Vec<_>>();
+        assert_eq!(calls(&open), [1, 3]);
         assert_eq!((open.histories[0].made, open.histories[0].open), (0b11, 0b10));
+        open.calls[0].claimed = 0.9;
+        open.histories[0].made = 0b10;
+        open.drop_unmade();
+        assert_eq!(calls(&open), [1, 3], "the end is to tell that the claim was wrong");
+        assert_eq!(open.may_have().map(|maybe| maybe.call).collect::<Vec<_>>(), [3]);
     }
 }

@@ -404,6 +404,22 @@ mod tests {
         assert_eq!(Table::read(&table.write()), Some(table));
     }
 
+    /// As another plugin may have left them.
+    #[test]
+    fn weights_of_any_size_do_no_harm_to_what_is_known() {
+        for weight in [0.0, 1e-40, 1e9] {
+            let mut table = table();
+            for history in table.requests.iter_mut().flat_map(|open| &mut open.histories) {
+                history.weight = weight;
+            }
+            let mut table = Table::read(&table.write()).unwrap();
+            let begins = Begins { about: vec![4], callee: Callee(1), needs: 0 };
+            assert_eq!(table.call(&Model::default(), begins, 0.99, 5000).attached, None);
+            let back = Table::read(&table.write()).map(|table| table.requests.len());
+            assert_eq!(back, Some(4), "{weight}");
+        }
+    }
+
     #[test]
     fn a_model_comes_back() {
         let mut model = Model::default();
