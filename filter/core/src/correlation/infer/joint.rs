@@ -104,7 +104,8 @@ fn groups(requests: &[Vec<Way>]) -> Vec<Vec<usize>> {
 /// How likely each way of each of these is, and which part of what is possible was followed.
 fn of_group(requests: &[&[Way]], nobody: &[f32]) -> (Vec<Vec<f32>>, f32) {
     let most = MOST.checked_div(requests.len()).unwrap_or_default();
-    let most = most.clamp(*FOLLOWED.start(), *FOLLOWED.end());
+    let all = requests.iter().fold(1_usize, |all, ways| all.saturating_mul(ways.len().max(1)));
+    let most = most.clamp(*FOLLOWED.start(), *FOLLOWED.end()).min(all);
     let mut index = Index::new(most);
     let mut covered = 1.0;
     // Which calls no request after this one may have made.
