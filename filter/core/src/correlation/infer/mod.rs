@@ -24,6 +24,8 @@ pub use model::{Callee, Route};
 
 /// Attempts to write: a conflict needs another worker within some microseconds.
 const ATTEMPTS: u32 = 64;
+/// The same where requests are weighed, which may take a millisecond each time.
+const WEIGHINGS: u32 = 8;
 /// A request that may have made a call is told of if it is at least so likely.
 const WORTH_TELLING: f32 = 0.001;
 
@@ -79,6 +81,8 @@ pub struct Inference {
     lessons: bool,
     /// The number of the model that was read last.
     version: u32,
+    /// Requests whose ends could not be written.
+    unwritten: Vec<u32>,
 }
 
 impl Inference {
@@ -93,6 +97,7 @@ impl Inference {
             learned: Model::default(),
             lessons: false,
             version: 0,
+            unwritten: Vec::new(),
         }
     }
 
@@ -135,7 +140,7 @@ impl Inference {
         }
         let now = micros(shared.now());
         let answer = match self.method {
-            Method::Best => change(shared, |table| {
+            Method::Best => change_within(WEIGHINGS, shared, |table| {
                 let begins = Begins { about: about.to_vec(), callee, needs };
                 let answer = table.call(&self.model, begins, self.confidence, now);
                 let guess = |candidate: &table::Candidate| {
@@ -187,12 +192,17 @@ impl Inference {
     /// A request ends. Gives the calls that were joined to none and that it most likely made.
     pub fn end(&mut self, request: Request, shared: &dyn Shared) -> Vec<Guess> {
         let now = micros(shared.now());
-        let ended = change(shared, |table| {
+        let ended = change_within(WEIGHINGS, shared, |table| {
             let mut lessons: Vec<Lesson> = Vec::new();
             let late = table.end(&self.model, request.0, now, &mut lessons);
             (late, lessons)
         });
-        let Some((late, lessons)) = ended else { return Vec::new() };
+        let Some((late, lessons)) = ended else {
+            if self.unwritten.len() < table::MAX_OPEN {
+                self.unwritten.push(request.0);
+            }
+            return Vec::new();
+        };
         if self.method == Method::Best {
             self.lessons |= !lessons.is_empty();
             lessons.iter().for_each(|lesson| self.learned.learn(lesson));
@@ -205,7 +215,16 @@ impl Inference {
     pub fn on_tick(&mut self, shared: &dyn Shared) {
         let now = micros(shared.now());
         let worker = self.worker;
-        change(shared, |table| table.lives(worker, now));
+        let unwritten = &self.unwritten;
+        let written = change(shared, |table| {
+            table.lives(worker, now);
+            if !unwritten.is_empty() {
+                table.drop(unwritten);
+            }
+        });
+        if written.is_some() {
+            self.unwritten.clear();
+        }
         if self.method == Method::Single {
             return;
         }
@@ -241,8 +260,16 @@ fn look(shared: &dyn Shared) -> Option<Table> {
 }
 
 /// Changes the table; `None` if other workers were faster each time, or there is no shared data.
-fn change<T>(shared: &dyn Shared, mut with: impl FnMut(&mut Table) -> T) -> Option<T> {
-    update_within(ATTEMPTS, shared, &table_key(), |stored| {
+fn change<T>(shared: &dyn Shared, with: impl FnMut(&mut Table) -> T) -> Option<T> {
+    change_within(ATTEMPTS, shared, with)
+}
+
+fn change_within<T>(
+    attempts: u32,
+    shared: &dyn Shared,
+    mut with: impl FnMut(&mut Table) -> T,
+) -> Option<T> {
+    update_within(attempts, shared, &table_key(), |stored| {
         let mut table = stored.and_then(Table::read).unwrap_or_default();
         let outcome = with(&mut table);
         (Some(table.write()), outcome)
@@ -260,6 +287,20 @@ mod tests {
 
     use super::*;
     use crate::model::shared::fake::Store;
+
+    #[test]
+    fn an_end_that_cannot_be_written_is_written_later() {
+        let store = Store::default();
+        let mut inference = Inference::new(Method::Best, 0.99);
+        let request = inference.begin(Route(1), 0, b"a", &store).unwrap();
+        store.conflicts.set(1000);
+        assert_eq!(inference.end(request, &store), []);
+        inference.on_tick(&store);
+        assert_eq!(look(&store).map(|table| table.open()), Some(1));
+        store.conflicts.set(0);
+        inference.on_tick(&store);
+        assert_eq!(look(&store).map(|table| table.open()), Some(0));
+    }
 
     /// Also on a host that compares the number of a key that is not there.
     #[test]

@@ -18,6 +18,8 @@ pub(super) const MAX_EXITS: usize = 6;
 const MEMORY: f32 = 2000.0;
 /// The weight of what is assumed before anything is known, in visits.
 const PRIOR: f32 = 0.7;
+/// The least chance of having waited for so long.
+const LEAST: f32 = 1e-12;
 /// The chance assumed for a known way out, for each bucket.
 const PRIOR_KNOWN: f32 = 0.01;
 /// The chance assumed for a call that was never seen in a state.
@@ -196,12 +198,13 @@ impl Model {
 }
 
 impl At<'_> {
-    /// The chance that nothing has ended the state until now.
+    /// The chance that nothing has ended the state until now; never none at all, or a request that
+    /// stays open for minutes could not be weighed any more.
     pub(super) fn survival(&self) -> f32 {
         let Some(learned) = self.learned else { return 1.0 };
         let before = of(&learned.rates.before, self.bucket);
         let rest = self.elapsed - of(&EDGES, self.bucket);
-        (-before - rest * of(&learned.rates.all, self.bucket)).exp()
+        (-before - rest * of(&learned.rates.all, self.bucket)).exp().max(LEAST)
     }
 
     /// The rate of `exit` per microsecond.

@@ -223,6 +223,7 @@ impl Open {
             history.since = now;
             history.open &= !bit;
         }
+        self.scale();
     }
 
     /// Weighs the histories by their ends.
@@ -278,7 +279,7 @@ impl Open {
         }
     }
 
-    /// Adds a call and gives the set of it alone. A place that no history needs is used again.
+    /// Adds a call and gives the set of it alone.
     fn push(&mut self, maybe: Maybe) -> u32 {
         let position = self.calls.len();
         self.calls.push(maybe);
@@ -308,11 +309,12 @@ impl Open {
         }
     }
 
-    /// The calls that it has made in some history.
-    pub(super) fn may_have(&self) -> impl Iterator<Item = &Maybe> {
+    /// The calls that it has made in some history, and whether it has in all.
+    pub(super) fn may_have(&self) -> impl Iterator<Item = (u32, bool)> {
         let ever = self.histories.iter().fold(0, |ever, history| ever | history.made);
-        let calls = self.calls.iter().enumerate();
-        calls.filter(move |(index, _)| ever & bit(*index) != 0).map(|(_, maybe)| maybe)
+        let always = self.histories.iter().fold(ever, |always, history| always & history.made);
+        let calls = self.calls.iter().enumerate().filter(move |(i, _)| ever & bit(*i) != 0);
+        calls.map(move |(index, maybe)| (maybe.call, always & bit(index) != 0))
     }
 
     /// Calls that no history has made any more give up their places; but whether a claim was right
@@ -451,6 +453,6 @@ mod tests {
         open.histories[0].made = 0b10;
         open.drop_unmade();
         assert_eq!(calls(&open), [1, 3], "the end is to tell that the claim was wrong");
-        assert_eq!(open.may_have().map(|maybe| maybe.call).collect::<Vec<_>>(), [3]);
+        assert_eq!(open.may_have().collect::<Vec<_>>(), [(3, true)]);
     }
 }

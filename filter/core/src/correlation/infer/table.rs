@@ -5,7 +5,7 @@
 
 use super::joint;
 use super::model::{Callee, Lesson, Model, Route};
-use super::open::{History, Open, Shares, bit};
+use super::open::{History, Open, Shares};
 use super::order::Order;
 use super::trust::Trust;
 
@@ -25,7 +25,7 @@ pub(super) const MAX_ENDED: usize = 64;
 const MAX_DOUBTFUL: usize = 128;
 /// Odds beyond this are certainty.
 const CERTAIN: f32 = 1e4;
-/// A history that is at least so likely is clear.
+/// What is at least so likely is clear.
 const CLEAR: f32 = 0.9;
 
 /// What is known of a request when it begins.
@@ -61,8 +61,6 @@ pub(super) struct Call {
     pub(super) nobody: f32,
     /// The odds that a request made it which is not followed any more.
     pub(super) gone: f32,
-    /// How likely nobody made it by all that is known, if that was asked during this event.
-    pub(super) nobodys: Option<f32>,
     /// The request that made it if all goes in order.
     pub(super) in_order: u32,
 }
@@ -129,11 +127,31 @@ impl Table {
             self.workers.push((worker, now));
         }
         let Self { requests, workers, .. } = self;
+        let before = requests.len();
         requests.retain(|open| workers.iter().any(|(known, _)| *known == open.worker));
         if requests.is_empty() {
             self.unseen = 0;
         }
-        self.forget(now);
+        if requests.len() != before {
+            self.settle();
+        }
+    }
+
+    /// Forgets requests whose ends could not be told.
+    pub(super) fn drop(&mut self, ids: &[u32]) {
+        self.requests.retain(|open| !ids.contains(&open.id));
+        let unseen = ids.iter().filter(|id| **id == 0).count();
+        self.unseen = self.unseen.saturating_sub(u32::try_from(unseen).unwrap_or(u32::MAX));
+        self.settle();
+    }
+
+    /// After requests are gone of which no end was seen.
+    fn settle(&mut self) {
+        for history in self.requests.iter_mut().flat_map(|open| &mut open.histories) {
+            history.now = history.weight;
+        }
+        self.weigh();
+        self.forget();
     }
 
     /// A request begins; 0 is the name of one that is not followed.
@@ -178,8 +196,8 @@ impl Table {
         let open = self.requests.iter_mut().find(|open| open.id == request);
         if open.is_some_and(|open| open.made(model, id, callee, now)) {
             let (about, at, answered) = (Vec::new(), now, 0);
-            let (nobody, gone, nobodys) = (0.0, 0.0, None);
-            self.add(Call { id, about, callee, at, answered, nobody, gone, nobodys, in_order });
+            let (nobody, gone) = (0.0, 0.0);
+            self.add(Call { id, about, callee, at, answered, nobody, gone, in_order });
         }
         id
     }
@@ -232,8 +250,8 @@ impl Table {
             self.trust.background.learn(callee, 1.0, now);
         } else {
             let about = if attached.is_none() { about } else { Vec::new() };
-            let (at, answered, nobodys) = (now, 0, Some(nobody));
-            self.add(Call { id, about, callee, at, answered, nobody, gone, nobodys, in_order });
+            let (at, answered) = (now, 0);
+            self.add(Call { id, about, callee, at, answered, nobody, gone, in_order });
         }
         Answer { call: id, candidates, attached }
     }
@@ -282,7 +300,7 @@ impl Table {
             }
         }
         let sure = open.histories.iter().fold(0.0, |most: f32, history| most.max(history.likely));
-        if self.trust.learns(sure) || open.alone {
+        if self.trust.learns(sure * open.covered) || open.alone {
             open.learn(&self.calls, now, lessons);
             for lesson in lessons.iter().filter(|lesson| lesson.weight >= CLEAR) {
                 if lesson.exit.is_some() {
@@ -292,8 +310,8 @@ impl Table {
         }
         let mut late = Vec::new();
         for (index, maybe) in open.calls.iter().enumerate() {
-            let confidence = open.has_made(index);
-            if maybe.claimed > 0.0 {
+            let confidence = open.has_made(index) * open.covered;
+            if maybe.claimed > 0.0 && open.covered >= CLEAR {
                 self.trust.observe(maybe.claimed, confidence);
             }
             if let Some(call) = call_mut(&mut self.calls, maybe.call)
@@ -309,7 +327,11 @@ impl Table {
         open.calls.iter_mut().for_each(|maybe| maybe.claimed = 0.0);
         open.about = Vec::new();
         self.ended.push(open);
-        self.forget(now);
+        let nobodys = self.nobodys();
+        for (place, callee) in self.forget() {
+            let nobodys = nobodys.get(place).copied().unwrap_or_default();
+            self.trust.background.learn(callee, nobodys, now);
+        }
         late
     }
 
@@ -367,24 +389,27 @@ impl Table {
         let likely = joint::likely(&ways.collect::<Vec<_>>(), &nobody);
         // Beyond that, calls are not told apart.
         let has_room = nobody.len() < MAX_DOUBTFUL;
-        let mut left = vec![1.0_f32; calls.len()];
         for (open, likely) in ended.iter_mut().chain(requests).zip(likely) {
             open.covered = if has_room { likely.covered } else { 0.0 };
             for (history, likely) in open.histories.iter_mut().zip(likely.ways) {
                 history.likely = likely;
             }
+            open.rule_out();
+        }
+    }
+
+    /// How likely nobody made each call, by how likely histories are.
+    fn nobodys(&self) -> Vec<f32> {
+        let mut left = vec![1.0_f32; self.calls.len()];
+        for open in self.requests.iter().chain(&self.ended) {
             for (index, maybe) in open.calls.iter().enumerate() {
-                let left = place(calls, maybe.call).and_then(|place| left.get_mut(place));
-                if let Some(left) = left {
+                if let Some(left) = of_call(&self.calls, &mut left, maybe.call) {
                     *left = (*left - open.has_made(index)).max(0.0);
                 }
             }
-            open.rule_out();
         }
-        for (call, left) in calls.iter_mut().zip(left) {
-            let all = call.nobody + call.gone;
-            call.nobodys = Some(if all > 0.0 { left * call.nobody / all } else { 0.0 });
-        }
+        let share = |call: &Call| call.nobody / (call.nobody + call.gone).max(f32::MIN_POSITIVE);
+        self.calls.iter().zip(left).map(|(call, left)| left * share(call)).collect()
     }
 
     /// Forgets requests that have ended and share no call with an open one; and what the others
@@ -394,9 +419,8 @@ impl Table {
         // How many open requests may have made each, and how many that have ended.
         let mut known = vec![(0_u32, 0_u32); calls.len()];
         let mut count = |open: &Open, step: (u32, u32)| {
-            for maybe in open.may_have() {
-                let at = place(calls, maybe.call).and_then(|place| known.get_mut(place));
-                if let Some((open, ended)) = at {
+            for (call, _) in open.may_have() {
+                if let Some((open, ended)) = of_call(calls, &mut known, call) {
                     *open = open.saturating_add(step.0);
                     *ended = ended.saturating_add(step.1);
                 }
@@ -432,29 +456,30 @@ impl Table {
         });
     }
 
-    /// Calls that no request may have made any more are settled. One that is not answered is
-    /// kept for the request that made it if all goes in order.
-    fn forget(&mut self, now: u64) {
+    /// Calls that no request may have made any more are settled; gives what was called, and the
+    /// place of it. One that is not answered is kept for the request that made it if all goes in
+    /// order.
+    fn forget(&mut self) -> Vec<(usize, Callee)> {
         self.leave();
         let mut kept = vec![false; self.calls.len()];
-        for maybe in self.requests.iter().chain(&self.ended).flat_map(Open::may_have) {
-            let place = place(&self.calls, maybe.call).and_then(|place| kept.get_mut(place));
-            if let Some(kept) = place {
+        for (call, _) in self.requests.iter().chain(&self.ended).flat_map(Open::may_have) {
+            if let Some(kept) = of_call(&self.calls, &mut kept, call) {
                 *kept = true;
             }
         }
         for (call, kept) in self.calls.iter().zip(&mut kept).filter(|(c, _)| c.answered == 0) {
             *kept |= self.requests.iter().any(|open| open.id == call.in_order);
         }
-        let background = &mut self.trust.background;
-        let mut kept = kept.into_iter();
+        let mut settled = Vec::new();
+        let mut kept = kept.into_iter().enumerate();
         self.calls.retain(|call| {
-            let kept = kept.next().unwrap_or(false);
-            if let Some(nobodys) = call.nobodys.filter(|_| !kept) {
-                background.learn(call.callee, nobodys, now);
+            let (place, kept) = kept.next().unwrap_or_default();
+            if !kept {
+                settled.push((place, call.callee));
             }
             kept
         });
+        settled
     }
 }
 
@@ -464,12 +489,10 @@ fn doubtful<'t>(requests: impl Iterator<Item = &'t Open>, calls: &[Call]) -> (Ve
     // Who may have made each, and who certainly has.
     let mut known = vec![(0_u32, 0_u32); calls.len()];
     for open in requests {
-        let always = open.histories.iter().fold(u32::MAX, |always, history| always & history.made);
-        for (index, maybe) in open.calls.iter().enumerate() {
-            let at = place(calls, maybe.call).and_then(|place| known.get_mut(place));
-            if let Some((may, have)) = at {
+        for (call, always) in open.may_have() {
+            if let Some((may, have)) = of_call(calls, &mut known, call) {
                 *may = may.saturating_add(1);
-                *have = have.saturating_add(u32::from(always & bit(index) != 0));
+                *have = have.saturating_add(u32::from(always));
             }
         }
     }
@@ -484,6 +507,11 @@ fn doubtful<'t>(requests: impl Iterator<Item = &'t Open>, calls: &[Call]) -> (Ve
         places.push(place.unwrap_or(0));
     }
     (places, nobody)
+}
+
+/// What stands in `values` for a call.
+fn of_call<'v, T>(calls: &[Call], values: &'v mut [T], id: u32) -> Option<&'v mut T> {
+    place(calls, id).and_then(|place| values.get_mut(place))
 }
 
 /// A call, if it is followed.
@@ -503,7 +531,7 @@ mod tests {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    use super::super::model::Exit;
+    use super::super::model::{Exit, State};
     use super::super::open::{MAX_CALLS, MAX_HISTORIES};
     use super::*;
 
@@ -571,6 +599,34 @@ mod tests {
             table.end(&Model::default(), name, 1_000_000, &mut Vec::new());
         }
         assert_eq!((table.open(), table.calls.len()), (0, 0));
+    }
+
+    /// One that has been open for minutes is as if it had never been seen to last so long.
+    #[test]
+    fn a_stream_does_not_stand_in_the_way() {
+        let mut model = Model::default();
+        let state = State { route: Route(1), ..State::default() };
+        for lasted in (0..200).map(|i| 900 + i) {
+            let exit = Some(Exit::Call(Callee(7)));
+            model.learn(&Lesson { state, lasted, exit, weight: 1.0 });
+        }
+        model.refresh();
+        let mut table = Table::default();
+        table.begin(begun(1, 1, 0), 0);
+        let minutes = 600_000_000;
+        for now in [minutes, minutes + 10_000] {
+            let other = table.begin(begun(1, 1, 0), now);
+            let begins = Begins { about: vec![9], callee: Callee(7), needs: 0 };
+            let answer = table.call(&model, begins, 0.99, now + 1000);
+            let first = answer.candidates.first().map(|first| first.request);
+            assert_eq!(first, Some(other));
+            assert!(answer.candidates[0].confidence > 0.99, "{answer:?}");
+            table.answer(&model, answer.call, now + 2000);
+            table.end(&model, other, now + 3000, &mut Vec::new());
+            table = Table::read(&table.write()).unwrap();
+        }
+        table.drop(&[1, 0]);
+        assert_eq!((table.open(), table.ended.len(), table.calls.len()), (0, 0, 0));
     }
 
     #[test]

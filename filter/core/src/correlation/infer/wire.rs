@@ -258,7 +258,6 @@ impl Call {
             answered: from.u64()?,
             nobody: from.f32()?,
             gone: from.f32()?,
-            nobodys: None,
             in_order: from.u32()?,
         })
     }
@@ -394,7 +393,6 @@ mod tests {
                 (history.now, history.likely) = (0.0, 0.0);
             }
         }
-        table.calls.iter_mut().for_each(|call| call.nobodys = None);
         table
     }
 
