@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 /// Requests one at a time, before the load.
 const QUIET: usize = 200;
-/// The seed of all delays; fixed before anything was tuned, which was done on another one.
-const SEED: u64 = 20_261;
+/// The seed of all delays, on which nothing is tuned: that was done with 7, and with 20,261, of
+/// which the recordings are that the core's tests join.
+const SEED: u64 = 20_264;
 
 #[tokio::main]
 async fn main() {
