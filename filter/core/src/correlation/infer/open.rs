@@ -109,10 +109,14 @@ impl Open {
         made.map(|history| history.likely).sum()
     }
 
+    /// How likely its likeliest history is.
+    pub(super) fn likeliest(&self) -> f32 {
+        self.histories.iter().map(|history| history.likely).fold(0.0, f32::max)
+    }
+
     /// Forgets histories that are hardly possible.
     pub(super) fn rule_out(&mut self) {
-        let most = self.histories.iter().fold(0.0, |most: f32, history| most.max(history.likely));
-        let least = most * IMPOSSIBLE;
+        let least = self.likeliest() * IMPOSSIBLE;
         if self.histories.iter().any(|history| history.likely < least) {
             self.histories.retain(|history| history.likely >= least);
             self.drop_unmade();
@@ -355,7 +359,7 @@ fn state(route: Route, history: &History) -> State {
 }
 
 /// The set of one position.
-pub(super) fn bit(position: usize) -> u32 {
+fn bit(position: usize) -> u32 {
     u32::try_from(position).ok().and_then(|position| 1_u32.checked_shl(position)).unwrap_or(0)
 }
 

@@ -299,8 +299,7 @@ impl Table {
                 }
             }
         }
-        let sure = open.histories.iter().fold(0.0, |most: f32, history| most.max(history.likely));
-        if self.trust.learns(sure * open.covered) || open.alone {
+        if self.trust.learns(open.likeliest() * open.covered) || open.alone {
             open.learn(&self.calls, now, lessons);
             for lesson in lessons.iter().filter(|lesson| lesson.weight >= CLEAR) {
                 if lesson.exit.is_some() {
@@ -416,32 +415,18 @@ impl Table {
     /// share with none.
     fn leave(&mut self) {
         let Self { requests, ended, calls, .. } = self;
-        // How many open requests may have made each, and how many that have ended.
-        let mut known = vec![(0_u32, 0_u32); calls.len()];
-        let mut count = |open: &Open, step: (u32, u32)| {
-            for (call, _) in open.may_have() {
-                if let Some((open, ended)) = of_call(calls, &mut known, call) {
-                    *open = open.saturating_add(step.0);
-                    *ended = ended.saturating_add(step.1);
-                }
-            }
-        };
-        requests.iter().for_each(|open| count(open, (1, 0)));
-        ended.iter().for_each(|ended| count(ended, (0, 1)));
-        let known = |calls: &[Call], call| {
-            place(calls, call).and_then(|place| known.get(place)).copied().unwrap_or_default()
-        };
+        let by_open = makers(requests.iter(), calls);
+        let by_ended = makers(ended.iter(), calls);
+        let may = |makers: &[(u32, u32)], place| makers.get(place).map_or(0, |(may, _)| *may);
         let mut surplus = ended.len().saturating_sub(MAX_ENDED);
         ended.retain_mut(|ended| {
-            let stays =
-                surplus == 0 && ended.calls.iter().any(|maybe| known(calls, maybe.call).0 > 0);
+            let is_open = |call| place(calls, call).is_some_and(|at| may(&by_open, at) > 0);
+            let stays = surplus == 0 && ended.calls.iter().any(|maybe| is_open(maybe.call));
             if stays {
-                ended.reduce(|call| match known(calls, call) {
-                    (0, 0 | 1) => {
-                        let call = place(calls, call).and_then(|place| calls.get(place));
-                        Some(call.map_or(1.0, |call| call.nobody + call.gone))
-                    }
-                    _ => None,
+                ended.reduce(|call| {
+                    let Some(at) = place(calls, call) else { return Some(1.0) };
+                    let is_shared = may(&by_open, at) > 0 || may(&by_ended, at) > 1;
+                    calls.get(at).filter(|_| !is_shared).map(|call| call.nobody + call.gone)
                 });
                 return true;
             }
@@ -461,12 +446,8 @@ impl Table {
     /// order.
     fn forget(&mut self) -> Vec<(usize, Callee)> {
         self.leave();
-        let mut kept = vec![false; self.calls.len()];
-        for (call, _) in self.requests.iter().chain(&self.ended).flat_map(Open::may_have) {
-            if let Some(kept) = of_call(&self.calls, &mut kept, call) {
-                *kept = true;
-            }
-        }
+        let makers = makers(self.requests.iter().chain(&self.ended), &self.calls);
+        let mut kept: Vec<bool> = makers.into_iter().map(|(may, _)| may > 0).collect();
         for (call, kept) in self.calls.iter().zip(&mut kept).filter(|(c, _)| c.answered == 0) {
             *kept |= self.requests.iter().any(|open| open.id == call.in_order);
         }
@@ -486,19 +467,9 @@ impl Table {
 /// Calls of which it is open who made them, each as a set of its position and the others as none,
 /// as far as there is room; and the weight of that none of these requests made it, by position.
 fn doubtful<'t>(requests: impl Iterator<Item = &'t Open>, calls: &[Call]) -> (Vec<u128>, Vec<f32>) {
-    // Who may have made each, and who certainly has.
-    let mut known = vec![(0_u32, 0_u32); calls.len()];
-    for open in requests {
-        for (call, always) in open.may_have() {
-            if let Some((may, have)) = of_call(calls, &mut known, call) {
-                *may = may.saturating_add(1);
-                *have = have.saturating_add(u32::from(always));
-            }
-        }
-    }
     let mut nobody = Vec::new();
     let mut places = Vec::with_capacity(calls.len());
-    for (call, known) in calls.iter().zip(known) {
+    for (call, known) in calls.iter().zip(makers(requests, calls)) {
         let next = u32::try_from(nobody.len()).ok().and_then(|next| 1_u128.checked_shl(next));
         let place = next.filter(|_| !matches!(known, (0, _) | (1, 1)));
         if place.is_some() {
@@ -507,6 +478,18 @@ fn doubtful<'t>(requests: impl Iterator<Item = &'t Open>, calls: &[Call]) -> (Ve
         places.push(place.unwrap_or(0));
     }
     (places, nobody)
+}
+
+/// Of each call, how many of these requests may have made it, and how many certainly have.
+fn makers<'t>(requests: impl Iterator<Item = &'t Open>, calls: &[Call]) -> Vec<(u32, u32)> {
+    let mut makers = vec![(0_u32, 0_u32); calls.len()];
+    for (call, always) in requests.flat_map(Open::may_have) {
+        if let Some((may, have)) = of_call(calls, &mut makers, call) {
+            *may = may.saturating_add(1);
+            *have = have.saturating_add(u32::from(always));
+        }
+    }
+    makers
 }
 
 /// What stands in `values` for a call.
